@@ -1,0 +1,193 @@
+"""The benchmark's data: layout cases (dev, test, many) and 1,000 held-out scenes, written to data/ and read there.
+
+`python -m helpers.miniature.benchmark` writes the folder, which data.dvc tracks. Everything follows from fixed seeds.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from helpers.conditions import Layout, Region, encode_mask
+from helpers.miniature.captions import long_caption, short_caption
+from helpers.miniature.world import (
+    BACKGROUNDS,
+    COLORS,
+    KINDS,
+    PATTERNS,
+    SIZES,
+    Scene,
+    Thing,
+    is_held_out,
+    mask_box,
+    random_scene,
+    render,
+)
+from helpers.paths import DATA
+
+SEED = 7_000
+SPLITS = {  # objects per scene, one count after the other
+    "dev": [1, 2, 3, 4] * 16,
+    "test": [1, 2, 3, 4] * 50,
+    "many": [5, 6] * 16,
+}
+SCENES = 1_000
+FIELDS = {"kind": KINDS, "color": tuple(COLORS), "pattern": PATTERNS, "size": tuple(SIZES)}
+
+
+class Named(BaseModel):
+    """What the caption asks for in one region."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str
+    color: str
+    pattern: str
+    size: str
+
+
+class Case(BaseModel):
+    """One benchmark case: a prompt that names every object of a scene, and the layout of that scene."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    seed: int
+    prompt: str
+    seen: bool  # no held-out colour-object pair occurs
+    background: str
+    layout: Layout
+    things: tuple[Named, ...]
+
+
+def make_case(split: str, number: int, n: int) -> Case:
+    """Case `number` of a split, with n objects; every fourth shows at least one composition that training held out.
+
+    Masks are the visible parts of the silhouettes, boxes their tight boxes; an object of a case shows at least 60 %.
+    """
+    rng = np.random.default_rng([SEED, list(SPLITS).index(split), number])
+    scene = random_scene(rng, n, held_out=number // 4 % 4 == 3)
+    drawn = render(scene)
+    caption = short_caption(scene, rng)
+    regions, things = [], []
+    for phrase in caption.phrases:
+        thing, mask = scene.things[phrase.thing], drawn.visible[phrase.thing]
+        box = tuple(v / 64 for v in mask_box(mask))
+        regions.append(Region(phrase=phrase.text, start=phrase.start, box=box, mask=encode_mask(mask)))
+        things.append(Named(kind=thing.kind, color=thing.color, pattern=thing.pattern, size=thing.size))
+    return Case(
+        id=f"{split}-{number:03d}",
+        seed=SEED * 10 + 1_000 * list(SPLITS).index(split) + number,
+        prompt=caption.text,
+        seen=not is_held_out(scene),
+        background=scene.background,
+        layout=Layout(prompt=caption.text, regions=tuple(regions)),
+        things=tuple(things),
+    )
+
+
+def held_out_scene(i: int) -> tuple[Scene, np.random.Generator]:
+    """Held-out scene i: 1, 2, 3, 4 objects in turn; scenes 800 to 999 show held-out compositions, the others none."""
+    rng = np.random.default_rng([SEED + 1, i])
+    return random_scene(rng, i % 4 + 1, held_out=i >= SCENES * 4 // 5), rng
+
+
+def write(folder: Path = DATA) -> None:
+    """Write layouts.json, scenes.npz, scenes.json and the data card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = {split: [make_case(split, i, n) for i, n in enumerate(counts)] for split, counts in SPLITS.items()}
+    dumped = {split: [case.model_dump(mode="json") for case in part] for split, part in cases.items()}
+    (folder / "layouts.json").write_text(json.dumps(dumped, indent=1))
+    arrays = {name: np.full((SCENES, 4), -1, np.int16) for name in (*FIELDS, "side", "x", "y")}
+    arrays["background"] = np.zeros(SCENES, np.int16)
+    arrays["images"] = np.zeros((SCENES, 64, 64, 3), np.uint8)
+    visible = np.zeros((SCENES, 4, 64, 64), bool)
+    captions = []
+    for i in range(SCENES):
+        scene, rng = held_out_scene(i)
+        drawn = render(scene)
+        arrays["images"][i] = drawn.image
+        arrays["background"][i] = list(BACKGROUNDS).index(scene.background)
+        for k, thing in enumerate(scene.things):
+            for name, values in FIELDS.items():
+                arrays[name][i, k] = values.index(getattr(thing, name))
+            for name in ("side", "x", "y"):
+                arrays[name][i, k] = getattr(thing, name)
+            visible[i, k] = drawn.visible[k]
+        written = {"short": short_caption(scene, rng), "long": long_caption(scene, rng)}
+        captions.append(
+            {
+                key: {"text": c.text, "phrases": [vars(p) for p in c.phrases], "relations": c.relations}
+                for key, c in written.items()
+            }
+        )
+    np.savez_compressed(folder / "scenes.npz", visible=np.packbits(visible, axis=-1), **arrays)
+    (folder / "scenes.json").write_text(json.dumps(captions))
+    (folder / "README.md").write_text(CARD)
+
+
+@cache
+def load_cases(split: str) -> tuple[Case, ...]:
+    """The cases of "dev", "test" or "many" (5 and 6 objects).
+
+    Raises FileNotFoundError when data/ is missing, ValueError for an unknown split.
+    """
+    path = DATA / "layouts.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
+    splits = json.loads(path.read_text())
+    if split not in splits:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(splits)}")
+    return tuple(Case.model_validate(case) for case in splits[split])
+
+
+@cache
+def load_scenes() -> tuple[dict[str, np.ndarray], list[dict]]:
+    """The 1,000 held-out scenes: (arrays, captions).
+
+    arrays: images (1000, 64, 64, 3) uint8; visible (1000, 4, 64, 64) bool; kind, color, pattern, size (1000, 4) indices
+    into FIELDS (-1 where there is no object); side, x, y in pixels; background (1000,), an index into BACKGROUNDS.
+    captions: per scene {"short", "long"}, each {"text", "phrases", "relations"}.
+    """
+    path = DATA / "scenes.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["visible"] = np.unpackbits(arrays["visible"], axis=-1).astype(bool)
+    return arrays, json.loads((DATA / "scenes.json").read_text())
+
+
+def scene_of(arrays: dict[str, np.ndarray], i: int) -> Scene:
+    """Held-out scene i as plain data; rendering it gives the stored image."""
+    things = [
+        Thing(
+            **{name: values[arrays[name][i, k]] for name, values in FIELDS.items()},
+            **{name: int(arrays[name][i, k]) for name in ("side", "x", "y")},
+        )
+        for k in range(4)
+        if arrays["kind"][i, k] >= 0
+    ]
+    return Scene(list(BACKGROUNDS)[arrays["background"][i]], tuple(things))
+
+
+CARD = """# Data card
+
+Rendered by `helpers/miniature/world.py` from fixed seeds (`python -m helpers.miniature.benchmark`).
+No photographs, no people.
+
+- `layouts.json`: benchmark cases. `dev` (64) chooses strengths and windows, `test` (200) is for tables and figures,
+  `many` (32) has 5 and 6 objects and lies outside mini-sd's training distribution. A case holds a prompt that names
+  every object, the seed of the initial noise, the background, and per phrase a box (fractions of the side) and a mask
+  (run lengths). In every fourth block of four cases an object shows a colour that mini-sd never saw on its kind.
+- `scenes.npz`: 1,000 held-out scenes: images, visible masks (bits packed along x), kind, colour, pattern, size, side,
+  centre, background. The last 200 show unseen compositions.
+- `scenes.json`: a short and a long caption of each scene, with the characters of every phrase and the relations.
+
+Objects are 19 to 31 px wide in a 64 px image; in about one scene of seven they may overlap, back to front in list
+order.
+"""
+
+
+if __name__ == "__main__":
+    write()
