@@ -1,0 +1,21 @@
+"""One method, one file: a Guidance with the paper's equation in its docstring, and its energies as pure functions."""
+
+from helpers.guidance.base import Branch, Ctx, Guidance, Job, Window
+from helpers.guidance.cfg import CFG
+from helpers.guidance.dga import DGA
+from helpers.guidance.strength import STRENGTHS, Matched, Raw, Strength, Unit
+
+__all__ = [
+    "CFG",
+    "DGA",
+    "STRENGTHS",
+    "Branch",
+    "Ctx",
+    "Guidance",
+    "Job",
+    "Matched",
+    "Raw",
+    "Strength",
+    "Unit",
+    "Window",
+]

@@ -1,0 +1,163 @@
+"""DGA, dense geometry alignment: layouts in DADG (Wang et al., CVPR 2025). The loss formulas are *reconstructed*.
+
+A segmenter finds each phrase's soft mask M_n in the decoded x0_hat; with the reference R_n, areas A = sum M, centroids
+c = sum p M / sum M, N regions and the image's diagonal:
+
+    L_cov  = 1/N sum_n [1 - sum min(M_n, R_n) / sum max(M_n, R_n)]                                       (soft IoU)
+    L_size = mean over pairs m < n of |log(A_m / A_n) - log(A_m^R / A_n^R)|        (one region: |log(A / A^R)|)
+    L_dist = mean over pairs m < n of ||(c_m - c_n) - (c_m^R - c_n^R)|| / diagonal (one region: ||c - c^R|| / diagonal)
+    L_DGA  = L_cov + L_size + L_dist,   weight 25, first 70 % of the steps
+
+The paper names the terms; its pairwise distance may be one of lengths, the vectors here also keep left and right.
+A silhouette fills about .63 of its box, so a mask that is compared with a box is first replaced by its own soft box
+(the projections of weak box supervision: BoxInst, Tian et al. 2021).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from helpers.conditions import Layout
+from helpers.guidance.base import Ctx, Guidance, Info, Job, Window
+from helpers.guidance.strength import Raw, Strength
+
+EPS = 1e-4  # of the grid's area: what an absent object counts as, so that its logarithm and centroid exist
+
+
+def soft_box(masks: torch.Tensor) -> torch.Tensor:
+    """(..., H, W) in [0, 1] -> the same shape: min of the masks' largest values in the row and in the column.
+
+    A crisp mask gives its bounding box's row and column cover; a box gives itself.
+    """
+    return torch.minimum(masks.amax(-1)[..., :, None], masks.amax(-2)[..., None, :])
+
+
+def area(masks: torch.Tensor) -> torch.Tensor:
+    """(..., H, W) -> (...): share of the grid that is covered, never 0."""
+    return masks.mean((-2, -1)) + EPS
+
+
+def centroid(masks: torch.Tensor) -> torch.Tensor:
+    """(..., H, W) -> (..., 2): (x, y) in units of the diagonal; an empty mask lies in the middle of the grid."""
+    height, width = masks.shape[-2:]
+    diagonal = (height**2 + width**2) ** 0.5
+    x = (torch.arange(width, dtype=masks.dtype, device=masks.device) - (width - 1) / 2) / diagonal
+    y = (torch.arange(height, dtype=masks.dtype, device=masks.device) - (height - 1) / 2) / diagonal
+    moment = torch.stack([(masks.mean(-2) * x).mean(-1), (masks.mean(-1) * y).mean(-1)], -1)
+    return moment / area(masks)[..., None]
+
+
+def soft_iou(masks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Two (..., H, W) in [0, 1] -> (...): sum min / sum max, 1 where they agree."""
+    shared = torch.minimum(masks, targets).sum((-2, -1))
+    return shared / torch.maximum(masks, targets).sum((-2, -1)).clamp(min=1e-6)
+
+
+def coverage(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """L_cov, (B,) in [0, 1]. masks, targets (B, N, H, W) in [0, 1]; valid (B, N) bool: which regions exist."""
+    return _mean(1 - soft_iou(masks, targets), valid)
+
+
+def size(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """L_size, (B,), >= 0: 0 when the objects' areas stand in the wanted ratios. Shapes as in `coverage`."""
+    ratio = area(masks).log() - area(targets).log()
+    alone, pairs = _pairs(ratio[..., None], valid)
+    return alone + pairs
+
+
+def distance(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """L_dist, (B,), >= 0 in diagonals: 0 when the objects' centres lie as wanted. Shapes as in `coverage`."""
+    alone, pairs = _pairs(centroid(masks) - centroid(targets), valid)
+    return alone + pairs
+
+
+def _mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    return torch.where(valid, values, 0).sum(-1) / valid.sum(-1).clamp(min=1)
+
+
+def _pairs(offset: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Norms of offset_m - offset_n (B, N, d), mean over the pairs; and of offset itself where one region is alone."""
+    m, n = torch.triu_indices(valid.size(1), valid.size(1), 1)
+    between = torch.linalg.vector_norm(offset[:, m] - offset[:, n], dim=-1)
+    single = (valid.sum(1, keepdim=True) == 1) & valid
+    alone = torch.where(single, torch.linalg.vector_norm(offset, dim=-1), 0).sum(1)
+    return alone, _mean(between, valid[:, m] & valid[:, n])
+
+
+TERMS = {"coverage": coverage, "size": size, "distance": distance}
+
+
+class DGA(Guidance):
+    """eps' = eps + strength(grad of weight * (coverage L_cov + size L_size + distance L_dist)).
+
+    segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and call. layouts: one per image,
+    in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage, size,
+    distance: weights of the terms (paper: all on; coverage alone is its ablation). grid: side of the compared masks.
+    """
+
+    def __init__(
+        self,
+        segmenter,
+        layouts: Sequence[Layout],
+        weight: float = 25.0,
+        coverage: float = 1.0,
+        size: float = 1.0,
+        distance: float = 1.0,
+        window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
+        strength: Strength = Raw(),  # noqa: B008 (frozen)
+        repeats: int = 1,
+        grid: int = 64,
+    ):
+        self.segmenter, self.layouts, self.weight = segmenter, list(layouts), weight
+        self.weights = {"coverage": coverage, "size": size, "distance": distance}
+        self.window, self.strength, self.repeats, self.grid = window, strength, repeats, grid
+
+    def settings(self) -> dict:
+        return super().settings() | self.weights
+
+    def setup(self, job: Job) -> None:
+        self._check(job.prompts)
+        device = job.backbone.device
+        most = max(len(layout.regions) for layout in self.layouts)
+
+        def padded(rows):  # (n, N, ...), zeros for regions that an image does not have
+            return torch.stack([F.pad(row, [0, 0] * (row.ndim - 1) + [0, most - len(row)]) for row in rows]).to(device)
+
+        phrases = list(dict.fromkeys(r.phrase for layout in self.layouts for r in layout.regions))
+        words = dict(zip(phrases, self.segmenter.embed(phrases), strict=True))
+        self._words = padded([torch.stack([words[r.phrase] for r in layout.regions]) for layout in self.layouts])
+        self._targets = padded([layout.masks(self.grid, self.grid) for layout in self.layouts])
+        self._valid = padded([torch.ones(len(layout.regions), dtype=torch.bool) for layout in self.layouts])
+        self._boxed = padded([torch.tensor([r.mask is None for r in layout.regions]) for layout in self.layouts])
+
+    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
+        """L_DGA (B,). info: the terms (B,), iou (B, N), masks (B, N, grid, grid) in [0, 1]; 0 where no region is."""
+        ctx.cost.auxiliary += len(ctx.index)
+        logits = self.segmenter(ctx.image, self._words[ctx.index])
+        found = F.interpolate(logits, (self.grid, self.grid), mode="area").sigmoid()
+        targets, valid, boxed = self._targets[ctx.index], self._valid[ctx.index], self._boxed[ctx.index]
+        masks = torch.where(boxed[..., None, None], soft_box(found), found)
+        terms = {name: term(masks, targets, valid) for name, term in TERMS.items()}
+        loss = sum(weight * terms[name] for name, weight in self.weights.items())
+        info = {name: value.detach() for name, value in terms.items()}
+        info["iou"] = soft_iou(masks.detach(), targets) * valid
+        info["masks"] = found.detach() * valid[..., None, None]
+        return loss, info
+
+    def _check(self, prompts) -> None:
+        if len(self.layouts) != len(prompts):
+            raise ValueError(f"DGA has {len(self.layouts)} layouts for {len(prompts)} prompts: give one per image")
+        for k, (layout, prompt) in enumerate(zip(self.layouts, prompts, strict=True)):
+            if layout.prompt != prompt.text:
+                raise ValueError(
+                    f"image {k} is drawn from {prompt.text!r} but its layout is for {layout.prompt!r}: "
+                    "pass the layouts in the order of the prompts"
+                )
+            phrases = [region.phrase for region in layout.regions]
+            twice = next((p for p in phrases if phrases.count(p) > 1), None)
+            if twice:
+                raise ValueError(
+                    f"two regions of {layout.prompt!r} have the phrase {twice!r}, which a segmenter cannot tell apart: "
+                    "add a word that does, such as a colour"
+                )

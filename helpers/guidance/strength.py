@@ -1,0 +1,65 @@
+"""How far a gradient moves the prediction: eps' = eps + update(grad). One small value object per rule.
+
+grad is the gradient, with respect to x_t, of the weighted sum of the losses, per image. sigma_t = sqrt(1 - alpha_bar).
+rms is the root mean square over one image's latent; eps itself has rms 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    """(B, 1, 1, 1) root mean square over everything but the batch."""
+    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt()
+
+
+def _positive(x: torch.Tensor) -> torch.Tensor:
+    """x, or the smallest normal number where it vanishes: an image without a gradient is left alone."""
+    return x.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """scale: see the rule. clip: the largest rms that the update of an image may have (None: no limit)."""
+
+    scale: float = 1.0
+    clip: float | None = None
+
+    def update(self, grad: torch.Tensor, ctx) -> torch.Tensor:
+        """(B, 4, h, w), to be added to eps."""
+        update = self.scaled(grad, ctx)
+        return update if self.clip is None else update * (self.clip / _positive(rms(update))).clamp(max=1)
+
+    def scaled(self, grad, ctx):
+        raise NotImplementedError(f"{type(self).__name__} is no strength rule: use {', '.join(STRENGTHS)}")
+
+
+class Raw(Strength):
+    """The paper's weights as they are: scale * sigma_t * grad."""
+
+    def scaled(self, grad, ctx):
+        return self.scale * ctx.sigma * grad
+
+
+class Unit(Strength):
+    """Direction only: scale * sigma_t * grad / rms(grad)."""
+
+    def scaled(self, grad, ctx):
+        return self.scale * ctx.sigma * grad / _positive(rms(grad))
+
+
+class Matched(Strength):
+    """As large as `scale` times what classifier-free guidance changes (FreeDoM, Yu et al. 2023):
+
+    rho = scale * rms(eps_cfg - eps_uncond) / rms(grad); update = rho * grad.
+    """
+
+    def scaled(self, grad, ctx):
+        if "uncond" not in ctx.preds:
+            raise ValueError("Matched measures the gradient by the CFG update: put CFG(...) into the guidance list")
+        uncond = ctx.backbone.to_eps(ctx.preds["uncond"], ctx.x_t, ctx.t)
+        return self.scale * (rms(ctx.eps - uncond) / _positive(rms(grad))).detach() * grad
+
+
+STRENGTHS = {"raw": Raw, "unit": Unit, "matched": Matched}

@@ -1,0 +1,205 @@
+"""The one sampler. Everything a method does, it does through the hooks of `helpers.guidance.base.Guidance`."""
+
+import copy
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from helpers.backbones import Backbone, Text
+from helpers.conditions import Prompt
+from helpers.cost import Cost
+from helpers.guidance.base import Ctx, Guidance, Job
+from helpers.guidance.gradient import Update, gradient_update
+from helpers.guidance.strength import rms
+from helpers.trace import Trace
+
+SINGLE_STEP = ("DDIMScheduler", "DDPMScheduler")  # solvers without memory of earlier predictions
+
+
+@dataclass
+class Run:
+    """What `sample` returns, on the CPU.
+
+    images: (n, 3, H, W) float32 in [0, 1]. latents: (n, 4, h, w). curves: name -> (n, steps), NaN where not computed:
+    "eff_cfg" (the CFG scale that the final prediction amounts to), "grad_rms", "update_rms", "<method>" (its loss) and
+    "<method>.<term>". warnings: what was skipped, in words.
+    """
+
+    images: torch.Tensor
+    latents: torch.Tensor
+    prompts: list[str]
+    seeds: list[int]
+    cost: Cost
+    curves: dict[str, torch.Tensor] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def eff_cfg(self) -> torch.Tensor:
+        """(n,) effective CFG scale, mean over the steps that had an unconditional branch."""
+        return self.curves["eff_cfg"].nanmean(1)
+
+
+def sample(
+    backbone: Backbone,
+    prompts: str | Prompt | Sequence[str | Prompt],
+    guidance: Sequence[Guidance] = (),
+    steps: int = 50,
+    seeds: Sequence[int] | None = None,
+    batch: int = 8,
+    trace: Trace | None = None,
+    strict: bool = False,
+) -> Run:
+    """Draw one image per prompt.
+
+        x_T ~ N(0, I)
+        for t = T ... 1:
+            eps  = combine(eps_theta(x_t, t, branch) for every branch)                 classifier-free guidance and kin
+            g    = sum of weight * energy(x0_hat(x_t, eps), decode(x0_hat), ...)       inside the methods' windows
+            eps' = eps + strength(grad g)                                              one backward through all of it
+            x_{t-1} = solver(x_t, eps')                                                with repeats: re-noised, again
+
+    guidance: methods; with an empty list the model follows the prompt without CFG. seeds: one per image, 0, 1, ... by
+    default; an image's noise depends on its own seed only. batch: images at a time, which bounds memory. trace: records
+    chosen images. strict: a gradient that is not finite raises FloatingPointError; otherwise that image's update is
+    skipped and said in Run.warnings. ValueError for wrong arguments.
+    """
+    job = _job(backbone, prompts, seeds, steps, batch, guidance)
+    job.cost.start(backbone.device)
+    with torch.no_grad():
+        text = job.encode([prompt.text for prompt in job.prompts])
+        for method in guidance:
+            method.setup(job)
+        if trace:
+            trace.begin(job, guidance)
+        run = Run(None, None, [p.text for p in job.prompts], job.seeds, job.cost)
+        parts = [
+            _denoise(job, list(range(n, min(n + batch, len(job.seeds)))), text, guidance, trace, strict, run)
+            for n in range(0, len(job.seeds), batch)
+        ]
+    run.latents, run.images = (torch.cat(kind).float().cpu() for kind in zip(*parts, strict=True))
+    job.cost.stop(backbone.device)
+    if trace:
+        trace.end(run)
+    return run
+
+
+def initial_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """x_T: standard normal, one CPU generator per image."""
+    noise = [torch.randn(backbone.latent_shape, generator=g) for g in generators]
+    return torch.stack(noise).to(backbone.device, backbone.dtype)
+
+
+def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
+    """Checked arguments."""
+    prompts = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+    prompts = [Prompt(text=p) if isinstance(p, str) else p for p in prompts]
+    seeds = list(range(len(prompts))) if seeds is None else [int(s) for s in seeds]
+    if not prompts:
+        raise ValueError("there are no prompts: give at least one")
+    if len(seeds) != len(prompts):
+        raise ValueError(f"there are {len(seeds)} seeds for {len(prompts)} prompts: give one seed per image")
+    if batch < 1:
+        raise ValueError(f"batch={batch} must be at least 1")
+    for method in guidance:
+        if not isinstance(method, Guidance):
+            raise ValueError(f"guidance holds {method!r}, which is no Guidance: pass objects such as CFG(7.5)")
+    scheduler = backbone.scheduler()
+    solver = type(scheduler).__name__
+    if scheduler.init_noise_sigma != 1:
+        raise ValueError(f"{solver} works on x_t / sqrt(alpha_bar), this loop on x_t: use {' or '.join(SINGLE_STEP)}")
+    repeated = [method.name for method in guidance if method.repeats > 1]
+    if repeated and solver not in SINGLE_STEP:
+        raise ValueError(
+            f"{solver} remembers earlier steps and cannot repeat one, as {' and '.join(repeated)} with repeats > 1 "
+            f"asks: use {' or '.join(SINGLE_STEP)}, or repeats=1"
+        )
+    most = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps={steps} must be between 1 and {most}, what the model was trained with")
+    scheduler.set_timesteps(steps, device=backbone.device)
+    return Job(backbone, prompts, seeds, scheduler, Cost(images=len(prompts)))
+
+
+def _denoise(job, index, text, guidance, trace, strict, run):
+    """The loop over t for the images `index`; returns (latents, images)."""
+    backbone, scheduler = job.backbone, copy.deepcopy(job.scheduler)
+    generators = [torch.Generator().manual_seed(job.seeds[k]) for k in index]
+    own_noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    x_t = initial_noise(backbone, generators)
+    for i, t in enumerate(scheduler.timesteps):
+        acting = [method for method in guidance if method.active(Ctx(job, index, i, t, x_t))]
+        for again in reversed(range(max([1, *(method.repeats for method in acting)]))):
+            ctx = Ctx(job, index, i, t, x_t)
+            energies = [method for method in acting if method.energy is not None]
+            with torch.set_grad_enabled(bool(energies)):
+                x_t.requires_grad_(bool(energies))
+                predict(ctx, text, acting)
+                found = {method: method.energy(ctx) for method in energies}
+            pred = ctx.pred.detach()
+            if found:
+                update = gradient_update(ctx, found, strict)
+                pred = backbone.shift(pred, update.eps, t)
+                _note(ctx, update, run)
+            _record(ctx, pred, found, guidance, trace, run)
+            x_t = x_t.detach()
+            x_prev = scheduler.step(pred, t, x_t, return_dict=False, **own_noise)[0]
+            if again:
+                x_t = _renoise(ctx, scheduler, x_prev, generators)
+        x_t = x_prev
+    job.cost.decodes += len(index)
+    return x_t, backbone.decode(x_t).clamp(0, 1)
+
+
+def predict(ctx: Ctx, text: Text, acting: Sequence[Guidance]) -> None:
+    """Every branch in one forward, then combined in list order: fills ctx.preds and ctx.pred."""
+    branches = {"cond": ctx.rows(text)} | {b.name: b.text for method in acting for b in method.branches(ctx)}
+    stacked = {key: torch.cat([branch[key] for branch in branches.values()]) for key in text}
+    raw = ctx.backbone.predict(torch.cat([ctx.x_t] * len(branches)), ctx.t, stacked)
+    ctx.cost.forwards += len(raw)
+    ctx.preds = dict(zip(branches, raw.chunk(len(branches)), strict=True))
+    ctx.pred = ctx.preds["cond"]
+    for method in acting:
+        ctx.pred = method.combine(ctx.pred, ctx)
+
+
+def _renoise(ctx: Ctx, scheduler, x_prev, generators):
+    """x_t ~ q(x_t | x_{t-1}) = N(sqrt(a) x_{t-1}, (1 - a) I), a = alpha_bar_t / alpha_bar_{t-1}  (recurrence)."""
+    before = int(ctx.t) - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    a = ctx.alpha_bar / ctx.backbone.alpha_bar(before)
+    return a.sqrt() * x_prev + (1 - a).sqrt() * initial_noise(ctx.backbone, generators)
+
+
+def _note(ctx: Ctx, update: Update, run: Run) -> None:
+    _curve(run, "grad_rms", ctx, update.grad_rms)
+    _curve(run, "update_rms", ctx, rms(update.eps).flatten())
+    for message in update.skipped:
+        run.warnings.append(f"{message}; its update was skipped")
+        warnings.warn(run.warnings[-1], stacklevel=4)
+
+
+def _record(ctx: Ctx, pred, found, guidance, trace, run) -> None:
+    """Curves of all images; for the Trace's images also the methods outside their window, seen but not acting."""
+    if "uncond" in ctx.preds:
+        uncond = ctx.preds["uncond"]
+        delta = ctx.preds["cond"] - uncond
+        _curve(run, "eff_cfg", ctx, ((pred - uncond) * delta).flatten(1).sum(1) / delta.square().flatten(1).sum(1))
+    for method, (loss, info) in found.items():
+        _curve(run, method.name, ctx, loss)
+        for key, value in info.items():
+            if value.ndim == 1:
+                _curve(run, f"{method.name}.{key}", ctx, value)
+    rows = trace.rows(ctx.index) if trace else []
+    if rows:
+        part = ctx.part(rows)
+        seen = {method: method.energy(part) for method in guidance if method.energy is not None and method not in found}
+        for method, (loss, info) in found.items():
+            seen[method] = loss.detach()[rows], {key: value[rows] for key, value in info.items()}
+        trace.record(part, seen)
+
+
+def _curve(run: Run, name: str, ctx: Ctx, values: torch.Tensor) -> None:
+    curve = run.curves.setdefault(name, torch.full((len(run.seeds), ctx.steps), torch.nan))
+    curve[ctx.index, ctx.i] = values.detach().float().cpu()

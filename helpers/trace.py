@@ -1,0 +1,148 @@
+"""What a run recorded of a few images, step by step: for figures and widgets, which never sample."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from helpers.conditions import Layout
+
+SIDE = 128  # frames are not kept larger
+
+
+@dataclass
+class Record:
+    """One image of a run, over its S steps.
+
+    frames: uint8 (S, H, W, 3), x0_hat decoded. final: uint8 (H, W, 3). maps: "<method>.<name>" -> (S, ...), maps in
+    [0, 1] as uint8 of 0 to 255 ("dga.masks": (S, regions, h, w)), others float16. curves: "<method>" (its loss),
+    "<method>.<term>", "grad_rms", "update_rms", "eff_cfg" -> float32 (S,), NaN where not computed. Losses are there at
+    every step, also outside the method's window.
+    """
+
+    index: int
+    prompt: str
+    seed: int
+    layout: Layout | None = None
+    frames: np.ndarray | None = None
+    final: np.ndarray | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Trace:
+    """Give one to `sample` to record the images at these positions of the run; then `save` it, later `Trace.load` it.
+
+    records: one Record per image. timesteps, sigmas: lists of length S (sigma_t = sqrt(1 - alpha_bar)).
+    settings: how the run was made, by method: window, weight, strength, ...
+    """
+
+    def __init__(self, images: Sequence[int] = (0,)):
+        self.images = list(images)
+        self.records: list[Record] = []
+        self.timesteps: list[int] = []
+        self.sigmas: list[float] = []
+        self.settings: dict[str, dict] = {}
+
+    def begin(self, job, guidance) -> None:
+        outside = [k for k in self.images if not 0 <= k < len(job.prompts)]
+        if outside:
+            raise ValueError(f"the trace wants image {outside[0]} of a run of {len(job.prompts)}: count from 0")
+        layouts = next((method.layouts for method in guidance if hasattr(method, "layouts")), {})
+        self.records = [
+            Record(k, job.prompts[k].text, job.seeds[k], layouts[k] if layouts else None) for k in self.images
+        ]
+        self.settings = {method.name: method.settings() for method in guidance} | {"steps": job.steps}
+        self.timesteps, self.sigmas = [0] * job.steps, [0.0] * job.steps
+
+    def rows(self, index: list[int]) -> list[int]:
+        """Which rows of a batch are recorded."""
+        return [row for row, k in enumerate(index) if k in self.images]
+
+    def record(self, ctx, seen) -> None:
+        """Step ctx.i of the images ctx.index; seen: method -> (loss (B,), info). A repeated step keeps the last."""
+        self.timesteps[ctx.i], self.sigmas[ctx.i] = int(ctx.t), float(ctx.sigma)
+        frames = _frames(ctx.image)
+        for row, k in enumerate(ctx.index):
+            record = self.records[self.images.index(k)]
+            record.frames = _put(record.frames, ctx, frames[row])
+            for method, (loss, info) in seen.items():
+                for key, value in {"": loss, **{f".{key}": value for key, value in info.items()}}.items():
+                    value = value[row].detach().float().cpu().numpy()
+                    if value.ndim > 1:
+                        value = (value * 255).round().clip(0, 255).astype(np.uint8)
+                    kept = record.maps if value.ndim else record.curves
+                    kept[method.name + key] = _put(kept.get(method.name + key), ctx, value)
+
+    def end(self, run) -> None:
+        finals = _frames(run.images[self.images])
+        for record, final in zip(self.records, finals, strict=True):
+            record.final = final
+            curves = {name: curve[record.index].numpy() for name, curve in run.curves.items()}
+            record.curves = curves | record.curves
+            if record.layout:
+                regions = len(record.layout.regions)
+                record.maps = {name: values[:, :regions] for name, values in record.maps.items()}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write trace.json and arrays.npz; an older trace at `folder` is replaced, nothing is left half-written."""
+        folder = Path(folder)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        arrays, entries = {}, []
+        for n, record in enumerate(self.records):
+            arrays |= {f"{n}/frames": record.frames, f"{n}/final": record.final}
+            arrays |= {f"{n}/maps/{name}": values for name, values in record.maps.items()}
+            arrays |= {f"{n}/curves/{name}": np.float32(values) for name, values in record.curves.items()}
+            layout = record.layout.model_dump(mode="json") if record.layout else None
+            entries.append({"index": record.index, "prompt": record.prompt, "seed": record.seed, "layout": layout})
+        head = {"timesteps": self.timesteps, "sigmas": self.sigmas, "settings": self.settings, "records": entries}
+        (part / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
+        np.savez_compressed(part / "arrays.npz", **arrays)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Trace":
+        """Read what `save` wrote; FileNotFoundError when it is not there."""
+        folder = Path(folder)
+        for name in ("trace.json", "arrays.npz"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} has no {name}, so it is no trace: make one with sample(..., trace=)")
+        head = json.loads((folder / "trace.json").read_text())
+        trace = cls([entry["index"] for entry in head["records"]])
+        trace.timesteps, trace.sigmas, trace.settings = head["timesteps"], head["sigmas"], head["settings"]
+        with np.load(folder / "arrays.npz") as arrays:
+            for n, entry in enumerate(head["records"]):
+                layout = Layout.model_validate(entry["layout"]) if entry["layout"] else None
+                own = {key.split("/", 1)[1]: arrays[key] for key in arrays.files if key.startswith(f"{n}/")}
+                kinds = {
+                    kind: {key.split("/", 1)[1]: value for key, value in own.items() if key.startswith(kind + "/")}
+                    for kind in ("maps", "curves")
+                }
+                places = {key: entry[key] for key in ("index", "prompt", "seed")}
+                trace.records.append(Record(**places, layout=layout, frames=own["frames"], final=own["final"], **kinds))
+        return trace
+
+
+def _put(kept: np.ndarray | None, ctx, value: np.ndarray) -> np.ndarray:
+    """`value` at step ctx.i of an array over all steps, which is made when there is none yet."""
+    kept = np.zeros((ctx.steps, *value.shape), value.dtype) if kept is None else kept
+    kept[ctx.i] = value
+    return kept
+
+
+def _frames(images: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [0, 1] -> uint8 (B, h, w, 3), at most SIDE pixels on a side."""
+    images = images.detach().float().clamp(0, 1)
+    if max(images.shape[-2:]) > SIDE:
+        scale = SIDE / max(images.shape[-2:])
+        images = F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=True)
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,141 @@
+"""A tiny StableDiffusionPipeline of the real classes, seeded and untrained, and small things the tests share."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from helpers.backbones import Backbone
+from helpers.conditions import Prompt
+from helpers.guidance import CFG, Ctx, Job
+from helpers.sampling import predict
+
+WORDS = "a red blue car fish ball and left of the on grass".split()
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """CLIP's byte-pair format: every word of WORDS is one token, others fall into letters."""
+    letters = list("abcdefghijklmnopqrstuvwxyz.,")
+    merges = []
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            pieces[:2] = ["".join(pieces[:2])]
+    joined = [a + b for a, b in dict.fromkeys(merges)]
+    vocabulary = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *joined, "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)},
+        merges=list(dict.fromkeys(merges)),
+        model_max_length=77,
+        pad_token="<|endoftext|>",
+    )
+
+
+def tiny_pipeline(prediction_type: str = "v_prediction") -> StableDiffusionPipeline:
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=8,
+        latent_channels=4,
+        scaling_factor=1.0,
+        sample_size=64,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        timestep_spacing="trailing",
+        prediction_type=prediction_type,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def make_pipeline():
+    return tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    return Backbone(tiny_pipeline())
+
+
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+def backbone(request) -> Backbone:
+    return Backbone(tiny_pipeline(request.param))
+
+
+class Channels(torch.nn.Module):
+    """A segmenter by hand, for loops that need no trained one: a phrase's logit is a fixed mix of a pixel's colours."""
+
+    def embed(self, phrases):
+        mixes = [torch.randn(3, generator=torch.Generator().manual_seed(sum(map(ord, p)))) for p in phrases]
+        return torch.stack(mixes)
+
+    def forward(self, images, embeddings):
+        return torch.einsum("bchw,bnc->bnhw", images - 0.5, embeddings)
+
+
+@pytest.fixture(scope="session")
+def segmenter():
+    return Channels()
+
+
+def context(backbone, prompts, guidance=(CFG(5),), index=None, t=600, x_t=None) -> Ctx:
+    """One step of sampling, after its predictions; ctx.x_t is a leaf, noise of seeds 0, 1, ... unless given."""
+    scheduler = backbone.scheduler()
+    scheduler.set_timesteps(10)
+    job = Job(backbone, [Prompt(text=p) for p in prompts], list(range(len(prompts))), scheduler)
+    for method in guidance:
+        method.setup(job)
+    index = list(range(len(prompts))) if index is None else index
+    if x_t is None:
+        noise = [torch.randn(backbone.latent_shape, generator=torch.Generator().manual_seed(k)) for k in index]
+        x_t = torch.stack(noise).to(backbone.dtype)
+    x_t = x_t.detach().requires_grad_(torch.is_grad_enabled())
+    ctx = Ctx(job, index, 3, torch.tensor(t), x_t)
+    predict(ctx, job.encode(prompts), guidance)
+    return ctx
+
+
+@pytest.fixture(scope="session")
+def make_context():
+    return context

@@ -1,0 +1,223 @@
+"""DGA's losses: finite differences, known values, identities; and the method on boxes, masks, mixed counts."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.backbones import load_backbone
+from helpers.conditions import Layout, Region, encode_mask
+from helpers.guidance import CFG, DGA, Raw, Window
+from helpers.guidance.dga import TERMS, area, centroid, coverage, distance, size, soft_box, soft_iou
+from helpers.guidance.strength import rms
+from helpers.paths import weights
+from helpers.perception.segmenter import Segmenter
+from helpers.sampling import sample
+
+VALID = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
+
+
+def blocks(*boxes, side=32):
+    """(1, n, side, side) masks of integer pixel boxes (x0, y0, x1, y1)."""
+    masks = torch.zeros(1, len(boxes), side, side)
+    for n, (x0, y0, x1, y1) in enumerate(boxes):
+        masks[0, n, y0:y1, x0:x1] = 1
+    return masks
+
+
+def all_valid(masks):
+    return torch.ones(masks.shape[:2], dtype=torch.bool)
+
+
+def random_masks(seed, side=6):
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(3, 3, side, side, generator=g, dtype=torch.float64) * 0.9 + 0.05
+
+
+# --- the losses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.parametrize("name", TERMS)
+def test_gradient_by_finite_differences(name, boxed):
+    targets = random_masks(1)
+
+    def loss(masks):
+        return TERMS[name](soft_box(masks) if boxed else masks, targets, VALID)
+
+    masks = random_masks(0).requires_grad_()
+    assert torch.autograd.gradcheck(loss, masks, eps=1e-7, atol=1e-5)
+    (grad,) = torch.autograd.grad(loss(masks).sum(), masks)
+    moved = (grad != 0).flatten(2).any(2)
+    assert (moved[1:] == VALID[1:]).all(), "every region that exists gets a gradient, padding none"
+    assert moved[0].sum() >= 2  # of three sizes the middle one is pulled both ways alike
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_zero_at_the_target_and_positive_elsewhere(name):
+    one, many = blocks((3, 4, 9, 12)), blocks((3, 4, 9, 12), (15, 10, 25, 20), (2, 20, 8, 30))
+    for target in (one, many):
+        assert TERMS[name](target, target, all_valid(target)).item() == pytest.approx(0, abs=1e-6)
+        other = target.roll((3, 2), (2, 3)).clone()
+        other[:, 0, :, :16] = 1
+        assert TERMS[name](other, target, all_valid(target)).item() > 0.01
+
+
+def test_coverage_is_one_minus_iou():
+    found, target = blocks((0, 0, 4, 4), (10, 10, 14, 14)), blocks((2, 0, 6, 4), (10, 10, 14, 14))
+    torch.testing.assert_close(soft_iou(found, target), torch.tensor([[8 / 24, 1.0]]))
+    assert coverage(found, target, all_valid(target)).item() == pytest.approx((1 - 8 / 24) / 2)
+    assert coverage(blocks((0, 0, 4, 4)), blocks((8, 8, 12, 12)), torch.ones(1, 1, dtype=bool)).item() == 1
+
+
+def test_size_compares_ratios():
+    target = blocks((0, 0, 4, 4), (10, 10, 18, 14))
+    grown = blocks((0, 0, 8, 8), (10, 10, 26, 18))  # both four times as large: the ratio is right
+    assert size(grown, target, all_valid(target)).item() == pytest.approx(0, abs=0.02)
+    wrong = blocks((0, 0, 8, 8), (10, 10, 18, 14))
+    assert size(wrong, target, all_valid(target)).item() == pytest.approx(np.log(4), abs=0.02)
+    assert size(grown[:, :1], target[:, :1], all_valid(target)[:, :1]).item() == pytest.approx(np.log(4), abs=0.02)
+
+
+def test_distance_keeps_direction_and_ignores_translation():
+    target = blocks((2, 2, 6, 6), (12, 2, 16, 6))
+    shifted = target.roll((7, 9), (2, 3))
+    diagonal = 32 * 2**0.5
+    assert distance(shifted, target, all_valid(target)).item() == pytest.approx(0, abs=2e-3)
+    swapped = target.flip(1)
+    assert distance(swapped, target, all_valid(target)).item() == pytest.approx(20 / diagonal, abs=5e-3)
+    alone = distance(shifted[:, :1], target[:, :1], all_valid(target)[:, :1])
+    assert alone.item() == pytest.approx((7**2 + 9**2) ** 0.5 / diagonal, abs=5e-3)
+
+
+def test_absent_objects_give_finite_losses_and_gradients():
+    masks = torch.full((1, 2, 32, 32), 1e-9).requires_grad_()
+    target = blocks((2, 2, 6, 6), (12, 2, 20, 12))
+    loss = sum(term(masks, target, all_valid(target)) for term in TERMS.values())
+    (grad,) = torch.autograd.grad(loss.sum(), masks)
+    assert loss.isfinite().all() and grad.isfinite().all() and (grad.flatten(2).abs().amax(2) > 0).all()
+
+
+def test_padding_changes_nothing():
+    found, target = blocks((3, 4, 9, 12), (15, 10, 25, 20)), blocks((1, 4, 9, 13), (15, 12, 27, 20))
+    padded = [torch.cat([m, torch.zeros(1, 2, 32, 32)], 1) for m in (found, target)]
+    valid = torch.tensor([[True, True, False, False]])
+    for term in TERMS.values():
+        torch.testing.assert_close(term(*padded, valid), term(found, target, all_valid(target)))
+
+
+def test_soft_box_is_the_bounding_box_of_a_crisp_mask():
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    disc = ((x - 14) ** 2 + (y - 10) ** 2 <= 36).float()[None, None]
+    torch.testing.assert_close(soft_box(disc), blocks((8, 4, 21, 17)))
+    box = blocks((5, 6, 20, 11))
+    torch.testing.assert_close(soft_box(box), box)
+    assert coverage(soft_box(disc), blocks((8, 4, 21, 17)), torch.ones(1, 1, dtype=bool)).item() == 0
+
+
+def test_area_and_centroid():
+    box = blocks((4, 8, 12, 12))
+    assert area(box).item() == pytest.approx(32 / 1024, rel=0.01)
+    expected = torch.tensor([(7.5 - 15.5), (9.5 - 15.5)]) / (32 * 2**0.5)
+    torch.testing.assert_close(centroid(box)[0, 0], expected, atol=2e-3, rtol=0)
+    assert centroid(torch.zeros(1, 1, 8, 8)).tolist() == [[[0.0, 0.0]]]
+
+
+# --- the method ------------------------------------------------------------------------------------------------------
+
+
+def square(x0, y0, x1, y1):
+    mask = np.zeros((64, 64), bool)
+    mask[y0:y1, x0:x1] = True
+    return encode_mask(mask)
+
+
+LAYOUTS = [
+    Layout(prompt="a red ball", regions=[Region(phrase="red ball", box=(0.1, 0.2, 0.5, 0.7))]),
+    Layout(
+        prompt="a red ball and a blue ball",
+        regions=[Region(phrase="red ball", box=(0, 0, 0.4, 0.4)), Region(phrase="blue ball", box=(0.5, 0.5, 1, 1))],
+    ),
+    Layout(
+        prompt="a car and a fish left of a red ball on the grass",
+        regions=[
+            Region(phrase="car", mask=square(2, 2, 20, 20)),
+            Region(phrase="fish", box=(0.5, 0, 1, 0.4)),
+            Region(phrase="red ball", mask=square(30, 40, 60, 60)),
+        ],
+    ),
+]
+PROMPTS = [layout.prompt for layout in LAYOUTS]
+
+
+def test_mixed_counts_equal_one_by_one(tiny, segmenter):
+    together = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS)], steps=6, batch=3)
+    for k, layout in enumerate(LAYOUTS):
+        alone = sample(tiny, layout.prompt, [CFG(5), DGA(segmenter, [layout])], steps=6, seeds=[k])
+        torch.testing.assert_close(alone.images[0], together.images[k], atol=1e-4, rtol=0)
+        for name in ("dga", "dga.coverage", "dga.size", "dga.distance"):
+            torch.testing.assert_close(
+                alone.curves[name][0], together.curves[name][k], atol=1e-4, rtol=1e-4, equal_nan=True
+            )
+    assert together.cost.backwards == 3 * 5  # the first 70 % of 6 steps: i = 0 ... 4
+
+
+def test_weights_choose_the_terms(tiny, segmenter):
+    run = sample(tiny, PROMPTS, [DGA(segmenter, LAYOUTS, coverage=2.0, size=0.0, distance=3.0)], steps=2)
+    c = run.curves
+    torch.testing.assert_close(c["dga"][:, 0], 2 * c["dga.coverage"][:, 0] + 3 * c["dga.distance"][:, 0])
+
+
+def test_zero_weight_is_bit_equal(tiny, segmenter):
+    idle = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS, weight=0.0)], steps=4)
+    assert idle.cost.backwards == 9
+    assert torch.equal(idle.images, sample(tiny, PROMPTS, [CFG(5)], steps=4).images)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "message"),
+    [
+        (LAYOUTS[:2], "DGA has 2 layouts for 3 prompts: give one per image"),
+        (LAYOUTS[::-1], "image 0 is drawn from 'a red ball' but its layout is for .* in the order of the prompts"),
+    ],
+)
+def test_layouts_must_fit_the_prompts(tiny, segmenter, layouts, message):
+    with pytest.raises(ValueError, match=message):
+        sample(tiny, PROMPTS, [DGA(segmenter, layouts)], steps=2)
+
+
+def test_two_regions_of_one_phrase_are_refused(tiny, segmenter):
+    twins = Layout(
+        prompt="a ball and a ball",
+        regions=[Region(phrase="ball", start=start, box=(0, 0, 1, 0.5)) for start in (2, 13)],
+    )
+    with pytest.raises(ValueError, match="'ball', which a segmenter cannot tell apart: add a word"):
+        sample(tiny, twins.prompt, [DGA(segmenter, [twins])], steps=2)
+
+
+@pytest.mark.parametrize("term", [*TERMS, "all"])
+def test_direction_through_the_trained_models(term, make_context):
+    """One step of x_t against DGA's gradient lowers DGA's loss, through mini-sd's U-Net, decoder and the guide."""
+    backbone, guide = load_backbone("mini-sd", device="cpu"), Segmenter.load(weights("guide-segmenter"))
+    layouts = [
+        Layout(
+            prompt="a red car left of a blue fish on grass",
+            regions=[
+                Region(phrase="red car", box=(0.05, 0.3, 0.45, 0.7)),
+                Region(phrase="blue fish", box=(0.55, 0.3, 0.95, 0.7)),
+            ],
+        ),
+        Layout(prompt="a green tree in the snow", regions=[Region(phrase="green tree", box=(0.5, 0.1, 0.9, 0.6))]),
+    ]
+    on = {name: float(term in (name, "all")) for name in TERMS}
+    dga = DGA(guide, layouts, window=Window(0, 1), strength=Raw(), **on)
+    prompts = [layout.prompt for layout in layouts]
+    ctx = make_context(backbone, prompts, [CFG(5), dga], t=599)
+    loss, _ = dga.energy(ctx)
+    (grad,) = torch.autograd.grad(loss.sum(), ctx.x_t)
+    step = 1e-3 * grad / rms(grad)
+
+    @torch.no_grad()
+    def at(change):
+        return dga.energy(make_context(backbone, prompts, [CFG(5), dga], t=599, x_t=ctx.x_t + change))[0]
+
+    assert (at(-step) < loss).all() and (at(step) > loss).all()
