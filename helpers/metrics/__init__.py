@@ -1,0 +1,1 @@
+"""How results are scored: the judge, layout accuracy, distribution distances, appearance, and their intervals."""
