@@ -1,0 +1,1 @@
+"""Differentiable perception that guides sampling. Nothing here may import the judge (helpers.metrics.judge)."""
