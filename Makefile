@@ -1,0 +1,71 @@
+# make repro   set up, fetch the trained models, bring every result up to date, run the quickstart live
+# make test    set up, then lint and all tests          make lab     JupyterLab
+# make bench   speed and memory                         make train MODEL=mini-sd   train one of the models again
+
+VENV := .venv
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+QUICKSTART := out/quickstart
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# torch on a CPU frees and asks for the same large blocks at every step; keeping them in the process saves the page
+# faults (glibc only; other systems ignore the two variables)
+export MALLOC_TRIM_THRESHOLD_ := 8589934592
+export MALLOC_MMAP_THRESHOLD_ := 8589934592
+
+.PHONY: setup weights repro test lab bench train
+
+setup:
+	@if cat requirements.txt pyproject.toml | cmp -s - $(VENV)/installed.txt; then \
+		echo "set-up: $(VENV) matches requirements.txt, nothing to install"; \
+	else \
+		test -n "$(PYTHON)" || { echo "set-up: no Python 3.11 or newer found; install one or say PYTHON=/path/to/python3"; exit 1; }; \
+		echo "set-up: installing requirements.txt into $(VENV) with $(PYTHON) (some minutes the first time)"; \
+		test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || exit 1; \
+		$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || exit 1; \
+		$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || exit 1; \
+		cat requirements.txt pyproject.toml > $(VENV)/installed.txt; \
+		echo "set-up: done"; \
+	fi
+
+weights: setup
+	@echo "models and data: from the store in .dvc/store"
+	@dvc pull --quiet --allow-missing
+
+# What the lock already proves is not recomputed. A changed stage whose inputs are not on this machine makes the first
+# repro stop; the second one recomputes those inputs too.
+repro: weights
+ifdef FORCE
+	@python -m helpers.estimate
+	dvc repro --force
+else
+	dvc repro --allow-missing || dvc repro
+endif
+	@mkdir -p $(QUICKSTART)
+	papermill --no-progress-bar -k python3 -p profile quick -p out $(QUICKSTART) notebooks/00_quickstart.ipynb $(QUICKSTART)/00_quickstart.ipynb
+	@echo; echo "every result is up to date: figures/ (numbers in figures/metrics.json)"
+	@echo "made live on this machine:  $(QUICKSTART)/quickstart.png"
+	@echo "the executed notebook:      $(QUICKSTART)/00_quickstart.ipynb"
+
+test: weights
+	@ruff check .
+	@ruff format --check .
+	@python -m pytest
+
+lab: weights
+	@python -m ipykernel install --sys-prefix --name guidance-lab --display-name "Python (guidance lab)"
+	jupyter lab notebooks
+
+bench: weights
+	python -m pytest benchmarks --benchmark-enable --benchmark-only -s
+
+# Checkpoints lie in checkpoints/, outside the stage's outs, so an interrupted run goes on where it stopped.
+NAME = train_$(subst -,_,$(MODEL))
+train: weights
+	@test -f notebooks/$(NAME).ipynb || { \
+		echo "say MODEL=one of: $(subst _,-,$(patsubst notebooks/train_%.ipynb,%,$(wildcard notebooks/train_*.ipynb)))"; exit 1; }
+	@mkdir -p executed
+	papermill --no-progress-bar -k python3 -p profile $(or $(PROFILE),quick) notebooks/$(NAME).ipynb executed/$(NAME).ipynb
+	cp executed/$(NAME).ipynb models/$(MODEL)/training.ipynb
+	dvc commit --force $(NAME)
+	@echo "new weights in models/$(MODEL): run dvc push, then commit dvc.lock and .dvc/store"
