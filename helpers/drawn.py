@@ -1,0 +1,47 @@
+"""Drawn images and what they cost, as a folder: what the stage `sample` leaves for `score`, figures and explorers.
+
+images.npz holds uint8 (n, 64, 64, 3), run.json what was drawn with which settings, trace/ a Trace of the showcase.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from helpers.trace import Trace
+
+
+@dataclass
+class Drawn:
+    """Images (n, 3, H, W) in [0, 1] of benchmark cases. rows: per image id, seed, seconds, nfe, peak_mb, eff_cfg."""
+
+    images: torch.Tensor
+    rows: list[dict]
+    warnings: list[str]
+
+
+def save(drawn: Drawn, folder: Path, about: dict, trace: Trace | None = None) -> None:
+    """Write images.npz, run.json and, if there is one, trace/ into `folder`, all or nothing."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    pixels = (drawn.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    np.savez_compressed(part / "images.npz", images=pixels)
+    (part / "run.json").write_text(json.dumps({**about, "warnings": drawn.warnings, "rows": drawn.rows}, indent=1))
+    if trace is not None:
+        trace.save(part / "trace")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load(folder: Path) -> Drawn:
+    """What `save` wrote; FileNotFoundError says how to make it."""
+    if not (folder / "run.json").exists():
+        raise FileNotFoundError(f"{folder} holds no drawn images: run `dvc repro`")
+    run = json.loads((folder / "run.json").read_text())
+    with np.load(folder / "images.npz") as stored:
+        images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2).float() / 255
+    return Drawn(images, run["rows"], run["warnings"])

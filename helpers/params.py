@@ -1,0 +1,182 @@
+"""params.yaml as frozen, validated data. Notebooks, stages and tests read it here and nowhere else.
+
+`load("smoke")` returns the file with one profile chosen; unknown names and values out of range are refused with the
+name, the value and the cure.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from helpers.paths import ROOT
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunBlock(_Block):
+    """profile: the block of `profiles` in use. cases: which cases of the experiment the pipeline runs."""
+
+    profile: str
+    cases: tuple[str, ...]
+
+
+class Profile(_Block):
+    """How much work: solver steps, images at a time, and how many benchmark cases each kind of case gets."""
+
+    steps: int = Field(ge=2, le=1000)
+    batch: Count
+    headline: int = Field(ge=1, le=200)
+    ablation: int = Field(ge=1, le=200)
+    sweep: int = Field(ge=1, le=64)
+    showcase: int = Field(ge=1, le=8)
+
+
+class Sampling(_Block):
+    """backbone: a name, folder or Hub id that `load_backbone` takes. cfg_scale: 1 is the plain prompt."""
+
+    backbone: str
+    cfg_scale: float = Field(ge=0)
+
+
+class StrengthBlock(_Block):
+    """rule: a name in helpers.guidance.strength.STRENGTHS. clip: largest rms of an update, null for none."""
+
+    rule: Literal["raw", "unit", "matched"]
+    scale: Weight
+    clip: Positive | None
+
+
+class Case(_Block):
+    """A named set of values. layout: what of the benchmark's layout is used; null is the unguided baseline.
+
+    weight: lambda_DGA (paper 25). coverage, size, distance: weights of the three losses (reconstructed, paper 1 each).
+    window: the fraction of the steps that is guided (paper 0.7). images: which count of the profile applies.
+    """
+
+    images: Literal["headline", "ablation"]
+    layout: Literal["boxes", "masks"] | None
+    weight: Weight | None = None
+    coverage: Weight | None = None
+    size: Weight | None = None
+    distance: Weight | None = None
+    window: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _complete(self):
+        missing = [k for k in ("weight", "coverage", "size", "distance", "window") if getattr(self, k) is None]
+        if self.layout and missing:
+            raise ValueError(f"a case with a layout also states {', '.join(missing)}")
+        if not self.layout and len(missing) < 5:
+            raise ValueError("a case without a layout is not guided: leave out its weights and window")
+        return self
+
+
+class Sweep(_Block):
+    """Values of strength.scale that are tried on the dev split, with everything else as in `case`."""
+
+    scales: tuple[Weight, ...] = Field(min_length=1)
+    case: Case
+
+
+class DGABlock(_Block):
+    """guide: folder in models/ of the segmenter that steers. repeats: times each guided step is done (recurrence)."""
+
+    guide: str
+    repeats: Count
+    strength: StrengthBlock
+    sweep: Sweep
+    cases: dict[str, Case]
+
+
+class Phase(_Block):
+    steps: Count
+    lr: Positive
+    kl_weight: Weight
+    scale_weight: Weight
+
+
+class AutoencoderRun(_Block):
+    batch: Count
+    phases: tuple[Phase, Phase]
+
+
+class SingleRun(_Block):
+    """bank: scenes that are encoded beforehand (mini-sd only)."""
+
+    batch: Count
+    steps: Count
+    lr: Positive
+    bank: Count | None = None
+
+
+class StagedRun(_Block):
+    """Runs that follow one another: steps of each."""
+
+    batch: Count
+    steps: tuple[Count, ...]
+
+
+class Training(_Block):
+    """Per model and profile, how long and how it is trained."""
+
+    autoencoder: dict[str, AutoencoderRun]
+    text: dict[str, SingleRun]
+    mini_sd: dict[str, SingleRun]
+    guide_segmenter: dict[str, StagedRun]
+    judge: dict[str, StagedRun]
+
+
+class Params(_Block):
+    run: RunBlock
+    profiles: dict[str, Profile]
+    sampling: Sampling
+    dga: DGABlock
+    training: Training
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        self.choose_profile(self.run.profile)
+        for name in self.run.cases:
+            self.case(name)
+        if "none" not in self.run.cases:
+            raise ValueError("run.cases lacks 'none', the baseline of every difference: add it")
+        return self
+
+    def choose_profile(self, name: str) -> "Params":
+        """The same parameters with another profile; ValueError naming the known ones."""
+        if name not in self.profiles:
+            raise ValueError(f"unknown profile {name!r}: use one of {', '.join(self.profiles)}")
+        return self.model_copy(update={"run": self.run.model_copy(update={"profile": name})})
+
+    @cached_property
+    def profile(self) -> Profile:
+        return self.profiles[self.run.profile]
+
+    def case(self, name: str) -> Case:
+        """A case of the experiment; ValueError naming the known ones."""
+        if name not in self.dga.cases:
+            raise ValueError(f"unknown case {name!r}: use one of {', '.join(self.dga.cases)}")
+        return self.dga.cases[name]
+
+    def count(self, case: str) -> int:
+        """How many benchmark cases this case is run on."""
+        return getattr(self.profile, self.case(case).images)
+
+
+def load(profile: str | None = None, path: Path = ROOT / "params.yaml") -> Params:
+    """Read and check params.yaml; `profile` None keeps the one that the file names. ValueError says what to change."""
+    try:
+        params = Params.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()]
+        raise ValueError(f"{path.name} is not valid; correct these entries:\n" + "\n".join(lines)) from None
+    return params if profile is None else params.choose_profile(profile)

@@ -1,0 +1,106 @@
+"""Gathers what the stages made into figures/: metrics.json, tables as CSV, pictures: `python -m helpers.report`."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import figures
+from helpers.metrics.judge import Judge
+from helpers.miniature.benchmark import Case, load_cases
+from helpers.params import load
+from helpers.paths import FIGURES, MODELS, RESULTS, weights
+from helpers.score import Scored, load_score, reference_features
+from helpers.summary import differences, plain, summarise
+from helpers.trace import Trace
+
+DGA = RESULTS / "dga"
+PLOTTED = ("box_iou", "mask_iou", "recall", "color_acc", "background_acc", "kernel_distance")
+TABLED = ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "size_error", "distance_error", "kernel_distance")
+
+
+def experiment_metrics(scored: dict[str, Scored], scenes: Sequence[Case], reference) -> dict:
+    """case -> metric -> {"mean", "lo", "hi", "n", "diff": {"mean", "lo", "hi"}}; differences are to the case none."""
+    metrics = {}
+    for case, found in scored.items():
+        own = scenes[: len(found.rows)]
+        entries, diffs = summarise(found, own, reference), differences(found, scored["none"], own, reference)
+        metrics[case] = {name: entry | {"diff": diffs[name]} for name, entry in entries.items() if name in diffs}
+    return metrics
+
+
+def miniature_metrics() -> dict:
+    """model -> metric -> number: what the training notebooks measured on held-out scenes, kept beside the weights."""
+    parts = [json.loads(path.read_text()) for path in sorted(MODELS.glob("*/metrics.json"))]
+    return {model: numbers for part in parts for model, numbers in part.items()}
+
+
+def table(metrics: dict) -> pd.DataFrame:
+    """One line per case and metric."""
+    lines = [
+        {"case": case, "metric": name, **{key: entry[key] for key in ("mean", "lo", "hi", "n")}}
+        | {f"diff_{key}": value for key, value in entry["diff"].items()}
+        for case, entries in metrics.items()
+        for name, entry in entries.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def by_objects(scored: dict[str, Scored], scenes: Sequence[Case]) -> pd.DataFrame:
+    """Means per case, number of objects and whether mini-sd has seen every colour-object pair of the prompt."""
+    about = {scene.id: {"objects": len(scene.things), "seen": scene.seen} for scene in scenes}
+    rows = [{"case": case, **about[row["id"]], **row} for case, found in scored.items() for row in found.rows]
+    kept = ["mask_iou", "box_iou", "recall", "color_acc", "background_acc", "extra_objects"]
+    return pd.DataFrame(rows).groupby(["case", "objects", "seen"], sort=False)[kept].mean().reset_index()
+
+
+def draw(folder: Path, metrics: dict, sweep: dict, scored: dict[str, Scored], about: str) -> None:
+    """The pictures; Traces exist for the headline cases."""
+    figures.use_style()
+    kept = [case for case in scored if (DGA / "sample" / case / "trace").is_dir()]
+    traces = {case: Trace.load(DGA / "sample" / case / "trace") for case in kept}
+    rows = {case: scored[case].rows for case in kept}
+    pictures = {
+        "dga_cases": figures.case_grid(traces, rows, about),
+        "dga_steps": figures.steps_strip(traces["none"], traces["full"], ("none", "full"), about),
+        "dga_metrics": figures.cases_plot(metrics, PLOTTED, about),
+        "dga_table": figures.ablation_table(metrics, TABLED, about),
+        "dga_strength": figures.strength_plot(sweep, about + ", dev split"),
+    }
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png", dpi=110)
+
+
+def write(folder: Path) -> None:
+    params, scenes = load(), load_cases("test")
+    scored = {case: load_score(DGA / "score" / case) for case in params.run.cases}
+    reference = reference_features(Judge.from_pretrained(weights("judge")).eval())
+    metrics = experiment_metrics(scored, scenes, reference)
+    sweep = json.loads((DGA / "sweep" / "strength.json").read_text())
+    everything = plain({"dga": metrics, "miniature": miniature_metrics()})
+    (folder / "metrics.json").write_text(json.dumps(everything, indent=1) + "\n")
+    table(everything["dga"]).to_csv(folder / "dga.csv", index=False)
+    by_objects(scored, scenes).round(4).to_csv(folder / "dga_by_objects.csv", index=False)
+    means = [
+        {"scale": float(scale), **{name: e["mean"] for name, e in found.items()}} for scale, found in sweep.items()
+    ]
+    pd.DataFrame(means).round(6).to_csv(folder / "dga_strength.csv", index=False)
+    about = f"{params.sampling.backbone}, {params.profile.steps} DDIM steps, CFG {params.sampling.cfg_scale:g}"
+    draw(folder, metrics, sweep, scored, about)
+
+
+def main() -> None:
+    """Write into a new folder first, so that an error leaves the old figures as they were."""
+    part = FIGURES.with_name("figures.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    write(part)
+    shutil.rmtree(FIGURES, ignore_errors=True)
+    part.rename(FIGURES)
+    print(f"{FIGURES.name}/: " + ", ".join(sorted(path.name for path in FIGURES.iterdir())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The DAG in a temporary clone: nothing to do when fresh, runs in the smoke profile, re-runs only what changed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.paths import ROOT
+
+pytestmark = pytest.mark.pipeline
+CASES = ["none", "full"]
+
+
+def call(folder: Path, *command: str) -> str:
+    """Run a command in the clone with the clone's own helpers; returns what it printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    names = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    env = os.environ | names | {"PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """This checkout's tracked and new files as a repository of its own, with models and data from the store in it."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = call(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(lambda n: n and (ROOT / n).is_file(), listed):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    call(folder, "git", "init", "--quiet")
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "commit", "--quiet", "--message", "clone")
+    call(folder, "dvc", "pull", "--allow-missing")
+    return folder
+
+
+def test_a_fresh_clone_has_nothing_to_recompute(clone):
+    output = call(clone, "dvc", "repro", "--allow-missing", "--dry")
+    assert not ran(output)
+    assert "up to date" in output
+
+
+@pytest.fixture(scope="module")
+def smoke(clone) -> str:
+    """What the first run of the smoke profile with two cases printed."""
+    text = (clone / "params.yaml").read_text()
+    text = re.sub(r"profile: \w+", "profile: smoke", text, count=1)
+    (clone / "params.yaml").write_text(re.sub(r"cases: \[.*?\]", f"cases: [{', '.join(CASES)}]", text, count=1))
+    spec = yaml.safe_load((clone / "dvc.yaml").read_text())
+    left_out = [d for d in spec["stages"]["report"]["deps"] if re.match(r"results/dga/s\w+/", d)]
+    left_out = [d for d in left_out if d.split("/")[-1] not in CASES]
+    spec["stages"]["report"]["deps"] = [d for d in spec["stages"]["report"]["deps"] if d not in left_out]
+    (clone / "dvc.yaml").write_text(yaml.safe_dump(spec))
+    output = call(clone, "dvc", "repro")
+    call(clone, "git", "add", "--all")
+    call(clone, "git", "commit", "--quiet", "--message", "smoke")
+    return output
+
+
+def test_the_smoke_profile_runs_every_stage(clone, smoke):
+    assert {"sample@none", "sample@full", "score@none", "score@full", "sweep", "report"} <= ran(smoke)
+    metrics = json.loads((clone / "figures" / "metrics.json").read_text())
+    assert set(metrics["dga"]) == set(CASES)
+    for case in CASES:
+        for name in ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "kernel_distance", "nfe", "seconds"):
+            assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics["dga"][case][name]), (case, name)
+    assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
+
+
+def test_the_second_time_nothing_runs(clone, smoke):
+    output = call(clone, "dvc", "repro")
+    assert not ran(output)
+    assert "up to date" in output
+
+
+def test_saving_a_notebook_in_jupyter_re_runs_only_its_cleaning(clone, smoke):
+    path = clone / "notebooks" / "11_dadg_geometry.ipynb"
+    before = path.read_text()
+    notebook = json.loads(before)
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["looked at\n"]}]
+    cell["execution_count"] = 1
+    notebook["metadata"]["language_info"] = {"name": "python", "version": "3.12.0"}
+    path.write_text(json.dumps(notebook, indent=1))
+    assert ran(call(clone, "dvc", "repro")) == {"clean@11_dadg_geometry"}
+    path.write_text(before)
+
+
+def test_one_weight_re_runs_only_its_case(clone, smoke):
+    output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.full.size=0.5")
+    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample@full", "score@full", "report"}
