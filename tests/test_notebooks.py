@@ -1,0 +1,65 @@
+"""How every notebook looks on disk; nbval runs them."""
+
+import ast
+
+import nbformat
+import pytest
+
+from helpers.paths import ROOT
+
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ALLOWED = {"case", "profile", "seed", "out", "folder"}  # names of parameters that a notebook may have
+
+
+@pytest.fixture(params=PATHS, ids=[p.stem for p in PATHS])
+def notebook(request):
+    return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_there_are_notebooks():
+    assert len(PATHS) >= 8
+
+
+def test_format(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_no_outputs_are_stored(notebook):
+    for cell in code(notebook):
+        assert cell.execution_count is None
+        assert not cell.outputs or "keep_output" in tags(cell), cell.source
+
+
+def test_one_parameters_cell_of_annotated_literals(notebook):
+    cells = [cell for cell in code(notebook) if "parameters" in tags(cell)]
+    assert len(cells) == 1
+    body = ast.parse(cells[0].source).body
+    assert 1 <= len(body) <= 6
+    assert all(isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Constant) for line in body)
+    values = {line.target.id: line.value.value for line in body}
+    assert set(values) <= ALLOWED
+    assert values.get("profile", "smoke") == "smoke", "the committed default is the profile that takes seconds"
+
+
+def test_cells_are_short(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in code(notebook)]
+    assert max(lengths) <= 25
+    assert sum(n <= 10 for n in lengths) >= 0.6 * len(lengths)
+
+
+def test_skeleton(notebook):
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert text[0].startswith("# ") and len(text[0].splitlines()) > 1, "a title and one sentence that claims something"
+    whole = "\n".join(text)
+    for heading in ("**What you will see**", "**Needs**", "## Takeaway", "**Try it yourself**", "**References**"):
+        assert heading in whole, heading
