@@ -1,0 +1,146 @@
+"""The explorers in a real JupyterLab in Chromium: run as a person would, then moved with keyboard and mouse."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from helpers.paths import ROOT
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ["disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
+TOKEN = "explorers"
+PATIENCE = 400_000  # ms for a whole notebook, models and sampling included, on a busy machine
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium on the PATH: install it (Debian: apt-get install chromium)"
+    ),
+]
+
+ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]'
+# every code cell shows a number, not [*] (waits or runs) or [ ] (never sent), or one shows an error
+FINISHED = f"""() => {{
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")];
+    const done = prompts.length && prompts.every(prompt => /\\d/.test(prompt.textContent));
+    return done || document.querySelector('{ERROR}');
+}}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab of its own: copies of the explorers, settings and workspaces in a new folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    for notebook in (ROOT / "notebooks").glob("explore_*.ipynb"):
+        shutil.copy(notebook, folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+    places += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+    env = os.environ | {name: str(folder / ".jupyter" / name) for name in places}
+    options = ["--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1"]
+    options += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate"]
+    with (folder / "server.log").open("w") as log:
+        command = [sys.executable, "-m", "jupyter", "lab", *options]
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", server, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path, seconds: int = 120) -> None:
+    for _ in range(seconds):
+        try:
+            return urlopen(address, timeout=5).close()
+        except (URLError, OSError):
+            assert server.poll() is None, f"JupyterLab stopped: {log.read_text()[-2000:]}"
+            time.sleep(1)
+    raise AssertionError(f"JupyterLab did not answer in {seconds} s: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args():
+    """Read by pytest-playwright: the system's Chromium."""
+    return {"executable_path": CHROMIUM, "args": ["--no-sandbox", *(f"--{name}" for name in QUIET)]}
+
+
+@pytest.fixture(scope="session")
+def browser_context_args():
+    return {"viewport": {"width": 1500, "height": 1150}}
+
+
+def run_all(page: Page, address: str, notebook: str) -> None:
+    """Open a notebook and choose Run All Cells; returns when the last code cell has been executed."""
+    page.goto(f"{address}/lab/tree/{notebook}?token={TOKEN}")
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
+    page.locator(".lm-MenuBar-item", has_text="Run").click()
+    page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
+    page.wait_for_function(FINISHED, timeout=PATIENCE)
+
+
+def errors(page: Page) -> list[str]:
+    return page.locator(ERROR).all_inner_texts()
+
+
+def pictures(page: Page) -> list[str]:
+    """The bytes of every picture of the explorer, as the browser has them."""
+    read = """images => Promise.all(images.map(async image => {
+        const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+        return Array.from(bytes, b => b.toString(16).padStart(2, "0")).join("");
+    }))"""
+    return page.locator("img.widget-image").evaluate_all(read)
+
+
+def settled(page: Page, words: str) -> list[str]:
+    """The pictures once the label says `words`; the last of them is the last to change."""
+    expect(page.locator(".widget-html-content", has_text=words).first).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(1500)
+    return pictures(page)
+
+
+def test_explore_masks(lab, page, tmp_path):
+    run_all(page, lab, "explore_masks.ipynb")
+    assert errors(page) == []
+    handle = page.locator(".widget-slider .noUi-handle")
+    handle.scroll_into_view_if_needed()
+    steps = int(handle.get_attribute("aria-valuemax").split(".")[0])
+
+    first = settled(page, f"step 1 of {steps}")
+    assert len(first) == 6 and all(picture.startswith("89504e47") for picture in first), "six PNGs, three per case"
+    assert len(set(first)) >= 5, "baseline and method start from one noise, everything else differs"
+    page.screenshot(path=tmp_path / "first_step.png")
+
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    fourth = settled(page, f"step 4 of {steps}")
+    assert all(a != b for a, b in zip(first, fourth)), "a picture did not follow the keyboard"
+
+    track = page.locator(".widget-slider .noUi-base").bounding_box()
+    page.mouse.click(track["x"] + track["width"] - 1, track["y"] + track["height"] / 2)
+    last = settled(page, f"step {steps} of {steps}")
+    assert all(a != b for a, b in zip(fourth, last)), "a picture did not follow the mouse"
+    assert last[0] != last[3], "baseline and method end in different pictures"
+    page.screenshot(path=tmp_path / "last_step.png")
+
+    page.locator(".jupyter-widgets.widget-dropdown select").first.select_option(index=1)
+    page.wait_for_timeout(1500)
+    other = settled(page, f"step {steps} of {steps}")
+    assert all(a != b for a, b in zip(last, other)), "a picture did not follow the prompt"
+    assert errors(page) == []
+    print("screenshots in", tmp_path)
