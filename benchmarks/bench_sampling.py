@@ -1,0 +1,121 @@
+"""`make bench`: what sampling costs against what it must do, on this machine, with the trained miniature models.
+
+Unguided: against diffusers' own pipeline, same solver, steps, batch and noise: at most 1.05 times its time, images equal
+to 1e-4. Guided (DGA): against its floor, the sum of its parts timed alone (denoiser, decoder and guide, forward and
+backward, as often as the run does them): at most 1.10 times. Both sides are timed in turns; the fastest round counts.
+"""
+
+import time
+
+import pytest
+import torch
+
+from helpers.backbones import load_backbone
+from helpers.guidance import CFG, DGA
+from helpers.miniature.benchmark import load_cases
+from helpers.paths import weights
+from helpers.perception.segmenter import Segmenter
+from helpers.sampling import initial_noise, sample
+
+STEPS, ROUNDS, CFG_SCALE = 25, 3, 5.0
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("mini-sd")
+
+
+@pytest.fixture(scope="module")
+def guide(backbone):
+    return Segmenter.load(weights("guide-segmenter"), device=backbone.device)
+
+
+def timed(work, backbone) -> float:
+    start = time.perf_counter()
+    work()
+    if backbone.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def in_turns(backbone, *works) -> list[float]:
+    """Fastest of ROUNDS rounds of each, in seconds, after one to warm up."""
+    rounds = [[timed(work, backbone) for work in works] for _ in range(ROUNDS + 1)]
+    return [min(column) for column in zip(*rounds[1:], strict=True)]
+
+
+def report(benchmark, title, batch, seconds, reference, name, peak_mb):
+    ratio = seconds / reference
+    benchmark.extra_info.update(seconds_per_image=seconds / batch, ratio=ratio, peak_mb=peak_mb)
+    print(
+        f"\n{title}, batch {batch}: {seconds / batch:.3f} s an image, {name} {reference / batch:.3f}, "
+        f"ratio {ratio:.3f}, peak {peak_mb:.0f} MiB"
+    )
+    return ratio
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_unguided_against_diffusers(benchmark, backbone, batch):
+    prompts = [case.prompt for case in load_cases("dev")[:batch]]
+    kept = {}
+
+    def ours():
+        kept["run"] = sample(backbone, prompts, [CFG(CFG_SCALE)], steps=STEPS, batch=batch)
+
+    def theirs():
+        latents = initial_noise(backbone, [torch.Generator().manual_seed(s) for s in range(batch)])
+        options = {"num_inference_steps": STEPS, "guidance_scale": CFG_SCALE, "output_type": "pt"}
+        kept["images"] = backbone.pipe(prompts, latents=latents, **options).images
+
+    seconds, reference = benchmark.pedantic(in_turns, (backbone, ours, theirs))
+    torch.testing.assert_close(kept["run"].images, kept["images"].float().cpu(), atol=1e-4, rtol=0)
+    title = "unguided"
+    ratio = report(benchmark, title, batch, seconds, reference, "diffusers", kept["run"].cost.peak_mb)
+    assert ratio <= 1.05
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_guided_against_its_floor(benchmark, backbone, guide, batch):
+    cases = load_cases("dev")[:batch]
+    prompts = [case.prompt for case in cases]
+    layouts = [case.layout.boxes_only() for case in cases]
+    dga = DGA(guide, layouts)
+    kept = {}
+
+    def ours():
+        kept["run"] = sample(backbone, prompts, [CFG(CFG_SCALE), dga], steps=STEPS, batch=batch)
+
+    ours()
+    guided = kept["run"].cost.backwards // batch
+    latents = torch.randn(2 * batch, *backbone.latent_shape, device=backbone.device)
+    images = torch.rand(batch, 3, backbone.image_size, backbone.image_size, device=backbone.device)
+    text, t = backbone.encode_text(2 * prompts), torch.tensor(500, device=backbone.device)
+    phrases = [[region.phrase for region in layout.regions] for layout in layouts]
+    most = max(map(len, phrases))
+    words = torch.stack([guide.embed(p + (most - len(p)) * p[:1]) for p in phrases])
+
+    def forward_backward(function, x):
+        x = x.clone().requires_grad_()
+        y = function(x)
+        torch.autograd.grad(y, x, torch.ones_like(y))
+
+    @torch.no_grad()
+    def texts():
+        backbone.encode_text([*dict.fromkeys(prompts)])
+        backbone.encode_text([""])
+        guide.embed([*dict.fromkeys(p for row in phrases for p in row)])
+
+    def parts():
+        texts()
+        for _ in range(guided):
+            forward_backward(lambda x: backbone.predict(x, t, text), latents)
+            forward_backward(backbone.decode, latents[:batch])
+            forward_backward(lambda x: guide(x, words), images)
+        with torch.no_grad():
+            for _ in range(STEPS - guided):
+                backbone.predict(latents, t, text)
+            backbone.decode(latents[:batch])
+
+    seconds, floor = benchmark.pedantic(in_turns, (backbone, ours, parts))
+    ratio = report(benchmark, "DGA", batch, seconds, floor, "floor", kept["run"].cost.peak_mb)
+    assert ratio <= 1.10
