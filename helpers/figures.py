@@ -154,7 +154,7 @@ def strength_plot(sweep: Metrics, title: str) -> Figure:
     scales = sorted(sweep, key=float)
     at = [float(scale) for scale in scales]
     iou, far = (
-        {key: np.array([sweep[scale][name][key] for scale in scales]) for key in ("mean", "lo", "hi")}
+        {key: np.array([sweep[scale][name][key] for scale in scales], float) for key in ("mean", "lo", "hi")}
         for name in ("box_iou", "kernel_distance")
     )
     fig = Figure(figsize=(8, 3.1), layout="constrained")
@@ -196,13 +196,13 @@ def ablation_table(metrics: Metrics, names: Sequence[str], title: str) -> Figure
 
 def _verdict(name: str, diff: Mapping) -> int:
     """1 where the interval of a difference says better, -1 where it says worse, 0 where it includes zero."""
-    if diff["mean"] is None:
+    if pd.isna(diff["mean"]):
         return 0
     return (-1 if name in LESS_IS_BETTER else 1) * ((diff["lo"] > 0) - (diff["hi"] < 0))
 
 
 def _cell(entry: Mapping) -> str:
     diff = entry["diff"]
-    if entry["mean"] is None or diff["mean"] is None:  # such as the colours of objects that are never there
+    if pd.isna(entry["mean"]) or pd.isna(diff["mean"]):  # such as the colours of objects that are never there
         return "-"
     return f"{entry['mean']:.3f}\n{diff['mean']:+.3f} [{diff['lo']:+.3f}, {diff['hi']:+.3f}]"

@@ -41,11 +41,10 @@ def measure(record: Record, layout: Layout) -> dict[str, np.ndarray]:
     """The record's masks compared with any layout of its prompt: "iou" (S, N) and DGA's terms (S,)."""
     found = torch.from_numpy(record.maps["dga.masks"]).float() / 255
     targets = layout.masks(*found.shape[-2:]).expand_as(found)
-    boxed = torch.tensor([region.mask is None for region in layout.regions])
-    masks = torch.where(boxed[:, None, None], dga.soft_box(found), found)
+    fill = dga.fills(layout).expand(found.shape[:2])
     valid = torch.ones(found.shape[:2], dtype=torch.bool)
-    terms = {name: term(masks, targets, valid).numpy() for name, term in dga.TERMS.items()}
-    return {"iou": dga.soft_iou(masks, targets).numpy()} | terms
+    terms = {name: term(found, targets, valid, fill).numpy() for name, term in dga.TERMS.items()}
+    return {"iou": dga.soft_iou(found, targets, fill).numpy()} | terms
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -67,13 +66,14 @@ def curves_png(measured: Mapping[str, np.ndarray], window: tuple[float, float], 
         right.plot(range(1, steps + 1), measured[name], line, color="0.15", label=name)
     left.set_ylim(0, 1.02)
     right.set_ylim(0, highest)
-    right.legend(fontsize=8, loc="upper right")
+    right.legend(fontsize=7.5, loc="upper center", ncols=3, frameon=False, columnspacing=1, handlelength=1.6)
     for ax, title in ((left, "IoU with the wanted place"), (right, "the guide's losses")):
         ax.axvspan(window[0] + 1, window[1] + 1, color="#0072b2", alpha=0.1, lw=0)
         ax.set_xlim(0.5, steps + 0.5)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("step", fontsize=8)
         ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
     canvas.draw()
     drawn = np.asarray(canvas.buffer_rgba())[..., :3]
     pictures = []
@@ -150,7 +150,7 @@ def explore_masks(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
     def frames(case: str, k: int, compared: str) -> Frames:
         layout = traces[compared].records[k].layout
         losses = [measure(traces[name].records[k], layout)[term] for name in (first, compared) for term in TERMS]
-        return frames_of(traces[case].records[k], layout, window_of(traces[case]), 1.05 * float(np.max(losses)))
+        return frames_of(traces[case].records[k], layout, window_of(traces[case]), 1.25 * float(np.max(losses)))
 
     def show(_=None) -> None:
         step, k = slider.value - 1, prompt.value

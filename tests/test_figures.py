@@ -43,6 +43,11 @@ def entry(mean, diff=0.0, half=0.05):
     return {"mean": mean, "lo": mean - half, "hi": mean + half, "n": 96, "diff": interval}
 
 
+def lost(value):
+    """A metric that does not exist, such as the colours of objects that are never there."""
+    return {"mean": value, "diff": {"mean": value, "lo": value, "hi": value}}
+
+
 METRICS = {
     "none": {"box_iou": entry(0.1), "kernel_distance": entry(0.2)},
     "full": {"box_iou": entry(0.6, 0.5), "kernel_distance": entry(0.3, 0.1)},
@@ -142,7 +147,7 @@ def test_cases_plot_draws_mean_and_interval():
 
 
 def test_ablation_table_colours_by_what_is_better():
-    broken = {**METRICS, "empty": {name: {"mean": None, "diff": {"mean": None}} for name in METRICS["none"]}}
+    broken = {**METRICS, "empty": {"box_iou": lost(None), "kernel_distance": lost(float("nan"))}}
     fig = figures.ablation_table(broken, ["box_iou", "kernel_distance"], "tiny")
     drawn(fig)
     verdicts = np.asarray(fig.axes[0].collections[0].get_array()).reshape(4, 2)

@@ -33,11 +33,11 @@ def test_the_file_is_valid_and_profiles_can_be_chosen():
     ("old", "new", "said"),
     [
         ("cfg_scale: ", "cgf_scale: ", "sampling.cgf_scale"),
-        ("distance: 1.0", "distanse: 1.0", "distanse"),
+        ("distance: ", "distanse: ", "distanse"),
         ("profile: quick", "profile: qick", "'qick': use one of smoke, quick, full"),
         ("cases: [none,", "cases: [nothing,", "'nothing': use one of none, coverage"),
         ("cases: [none,", "cases: [", "'none', the baseline of every difference: add it"),
-        ("headline: 200", "headline: 201", "profiles.quick.headline"),
+        ("headline: 4", "headline: 401", "profiles.smoke.headline"),
         ("window: 0.3", "window: 1.3", "dga.cases.window_30.window"),
         ("layout: masks", "layout: circles", "'boxes' or 'masks'"),
         ("rule: ", "rule: strong_", "dga.strength.rule"),

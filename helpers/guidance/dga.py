@@ -22,7 +22,9 @@ from helpers.conditions import Layout
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Window
 from helpers.guidance.strength import Raw, Strength
 
-EPS = 1e-4  # of the grid's area: what an absent object counts as, so that its logarithm and centroid exist
+# Share of the grid that a mask counts at least (objects cover .05 to .2). Below it the size term has no gradient: the
+# logarithm of an object that is not there yet would drown the other terms.
+FLOOR = 0.01
 
 
 def soft_box(masks: torch.Tensor) -> torch.Tensor:
@@ -34,8 +36,8 @@ def soft_box(masks: torch.Tensor) -> torch.Tensor:
 
 
 def area(masks: torch.Tensor) -> torch.Tensor:
-    """(..., H, W) -> (...): share of the grid that is covered, never 0."""
-    return masks.mean((-2, -1)) + EPS
+    """(..., H, W) -> (...): share of the grid that is covered, at least FLOOR."""
+    return masks.mean((-2, -1)).clamp(min=FLOOR)
 
 
 def centroid(masks: torch.Tensor) -> torch.Tensor:
@@ -93,7 +95,8 @@ class DGA(Guidance):
 
     segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and call. layouts: one per image,
     in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage, size,
-    distance: weights of the terms (paper: all on; coverage alone is its ablation). grid: side of the compared masks.
+    distance: weights of the terms (paper: all on; coverage alone is its ablation). softness: what the segmenter's logits
+    are divided by, since a sure segmenter's sigmoid has next to no slope. grid: side of the compared masks.
     """
 
     def __init__(

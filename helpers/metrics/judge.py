@@ -50,7 +50,15 @@ class Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)))
 
 
-class Judge(nn.Module, PyTorchModelHubMixin):
+CARD = """---
+{{ card_data }}
+---
+
+The judge of the miniature world: see `MODEL_CARDS.md` and `helpers/metrics/judge.py`.
+"""
+
+
+class Judge(nn.Module, PyTorchModelHubMixin, model_card_template=CARD):
     """Dense predictions at 64x64 from five scales; `save_pretrained` and `from_pretrained` keep it as safetensors."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 80, 144, 160), blocks: tuple[int, ...] = (0, 1, 2, 2, 2)):
@@ -90,9 +98,7 @@ class Judge(nn.Module, PyTorchModelHubMixin):
     def judge(self, images: torch.Tensor, batch: int = 50) -> dict[str, torch.Tensor]:
         """The forward pass in batches, in float32 on the CPU."""
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, SIDE, SIDE):
-            raise ValueError(
-                f"the judge scores (B, 3, 64, 64) images in [0, 1], not {tuple(images.shape)}: resize"
-            )
+            raise ValueError(f"the judge scores (B, 3, 64, 64) images in [0, 1], not {tuple(images.shape)}: resize")
         where = next(self.parameters())
         outs = [self(part.to(where)) for part in images.split(batch)]
         return {key: torch.cat([o[key].float().cpu() for o in outs]) for key in outs[0]}

@@ -5,6 +5,7 @@ image would cost more than the training itself.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,18 +22,24 @@ class Mixed(Dataset):
     """
 
     def __init__(self, fresh: Scenes, n: int, change: Callable[[torch.Tensor, int], torch.Tensor], batch: int = 50):
-        self.fresh, self.images = fresh, []
-        for first in range(0, n, batch):
-            numbers = range(first, min(n, first + batch))
-            x = torch.from_numpy(np.stack([fresh[i]["image"] for i in numbers])).float() / 255
+        self.fresh, self.n, self.change, self.batch = fresh, n, change, batch
+
+    @cached_property
+    def images(self) -> list[np.ndarray]:
+        """The bank, made when first asked for: a finished run that is only read again does without."""
+        made = []
+        for first in range(0, self.n, self.batch):
+            numbers = range(first, min(self.n, first + self.batch))
+            x = torch.from_numpy(np.stack([self.fresh[i]["image"] for i in numbers])).float() / 255
             with torch.no_grad():
-                self.images += list(change(x, first).clamp(0, 1).mul(255).round().byte().cpu().numpy())
+                made += list(self.change(x, first).clamp(0, 1).mul(255).round().byte().cpu().numpy())
+        return made
 
     def __len__(self):
         return len(self.fresh)
 
     def __getitem__(self, i):
         if i % 2:
-            return self.fresh[i + len(self.images)]
-        k = i // 2 % len(self.images)
+            return self.fresh[i + self.n]
+        k = i // 2 % self.n
         return self.fresh[k] | {"image": self.images[k]}

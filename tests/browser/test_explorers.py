@@ -1,5 +1,6 @@
 """The explorers in a real JupyterLab in Chromium: run as a person would, then moved with keyboard and mouse."""
 
+import json
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ from helpers.paths import ROOT
 CHROMIUM = shutil.which("chromium")
 QUIET = ["disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
 TOKEN = "explorers"
-PATIENCE = 400_000  # ms for a whole notebook, models and sampling included, on a busy machine
+PATIENCE = 400_000  # ms for one thing to happen: a whole notebook, models and sampling included, on a busy machine
 
 pytestmark = [
     pytest.mark.browser,
@@ -48,9 +49,11 @@ def lab(tmp_path_factory):
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     places += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
     env = os.environ | {name: str(folder / ".jupyter" / name) for name in places}
+    quiet = Path(env["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     options = ["--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1"]
-    options += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate"]
+    options += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
     with (folder / "server.log").open("w") as log:
         command = [sys.executable, "-m", "jupyter", "lab", *options]
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
@@ -85,12 +88,14 @@ def browser_context_args():
 
 def run_all(page: Page, address: str, notebook: str) -> None:
     """Open a notebook and choose Run All Cells; returns when the last code cell has been executed."""
-    page.goto(f"{address}/lab/tree/{notebook}?token={TOKEN}")
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
+    page.set_default_timeout(PATIENCE)
+    cells = len(json.loads((ROOT / "notebooks" / notebook).read_text())["cells"])
+    page.goto(f"{address}/lab/tree/{notebook}?token={TOKEN}", wait_until="commit")
+    expect(page.locator(".jp-NotebookPanel .jp-Cell")).to_have_count(cells, timeout=PATIENCE)
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=PATIENCE)
     page.locator(".lm-MenuBar-item", has_text="Run").click()
     page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
-    page.wait_for_function(FINISHED, timeout=PATIENCE)
+    page.wait_for_function(FINISHED, polling=1000)
 
 
 def errors(page: Page) -> list[str]:
@@ -106,11 +111,15 @@ def pictures(page: Page) -> list[str]:
     return page.locator("img.widget-image").evaluate_all(read)
 
 
-def settled(page: Page, words: str) -> list[str]:
-    """The pictures once the label says `words`; the last of them is the last to change."""
-    expect(page.locator(".widget-html-content", has_text=words).first).to_be_visible(timeout=60_000)
-    page.wait_for_timeout(1500)
-    return pictures(page)
+def moved(page: Page, words: str, before: list[str]) -> list[str]:
+    """The pictures once the label says `words` and none of them is as before."""
+    expect(page.locator(".widget-html-content", has_text=words).first).to_be_visible(timeout=PATIENCE)
+    for _ in range(PATIENCE // 1000):
+        now = pictures(page)
+        if len(now) == len(before) and all(a != b for a, b in zip(before, now)):
+            return now
+        page.wait_for_timeout(1000)
+    raise AssertionError(f"at {words!r} these pictures are as before: {[a == b for a, b in zip(before, now)]}")
 
 
 def test_explore_masks(lab, page, tmp_path):
@@ -120,27 +129,25 @@ def test_explore_masks(lab, page, tmp_path):
     handle.scroll_into_view_if_needed()
     steps = int(handle.get_attribute("aria-valuemax").split(".")[0])
 
-    first = settled(page, f"step 1 of {steps}")
-    assert len(first) == 6 and all(picture.startswith("89504e47") for picture in first), "six PNGs, three per case"
-    assert len(set(first)) >= 5, "baseline and method start from one noise, everything else differs"
-    page.screenshot(path=tmp_path / "first_step.png")
+    first = moved(page, f"step 1 of {steps}", [""] * 6)  # x0_hat, masks and curves of two cases
+    assert all(picture.startswith("89504e47") for picture in first), "every picture is a PNG"
+    explorer = page.locator(".jp-OutputArea-output", has=page.locator("img.widget-image"))
+    explorer.screenshot(path=tmp_path / "first_step.png")
 
     handle.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    fourth = settled(page, f"step 4 of {steps}")
-    assert all(a != b for a, b in zip(first, fourth)), "a picture did not follow the keyboard"
+    fourth = moved(page, f"step 4 of {steps}", first)
+    explorer.screenshot(path=tmp_path / "fourth_step.png")
 
     track = page.locator(".widget-slider .noUi-base").bounding_box()
     page.mouse.click(track["x"] + track["width"] - 1, track["y"] + track["height"] / 2)
-    last = settled(page, f"step {steps} of {steps}")
-    assert all(a != b for a, b in zip(fourth, last)), "a picture did not follow the mouse"
+    last = moved(page, f"step {steps} of {steps}", fourth)
     assert last[0] != last[3], "baseline and method end in different pictures"
-    page.screenshot(path=tmp_path / "last_step.png")
 
-    page.locator(".jupyter-widgets.widget-dropdown select").first.select_option(index=1)
-    page.wait_for_timeout(1500)
-    other = settled(page, f"step {steps} of {steps}")
-    assert all(a != b for a, b in zip(last, other)), "a picture did not follow the prompt"
+    page.locator(".widget-dropdown select").first.select_option(index=1)
+    moved(page, f"step {steps} of {steps}", last)
+    explorer.screenshot(path=tmp_path / "other_prompt.png")
+    page.screenshot(path=tmp_path / "jupyterlab.png")
     assert errors(page) == []
     print("screenshots in", tmp_path)
