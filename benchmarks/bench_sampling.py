@@ -1,6 +1,6 @@
 """`make bench`: what sampling costs against what it must do, on this machine, with the trained miniature models.
 
-Unguided: against diffusers' own pipeline, same solver, steps, batch and noise: at most 1.05 times its time, images equal
+Unguided: against diffusers' own pipeline, same solver, steps, batch, noise: at most 1.05 times its time, images equal
 to 1e-4. Guided (DGA): against its floor, the sum of its parts timed alone (denoiser, decoder and guide, forward and
 backward, as often as the run does them): at most 1.10 times. Both sides are timed in turns; the fastest round counts.
 """

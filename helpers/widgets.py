@@ -41,10 +41,11 @@ def measure(record: Record, layout: Layout) -> dict[str, np.ndarray]:
     """The record's masks compared with any layout of its prompt: "iou" (S, N) and DGA's terms (S,)."""
     found = torch.from_numpy(record.maps["dga.masks"]).float() / 255
     targets = layout.masks(*found.shape[-2:]).expand_as(found)
-    fill = dga.fills(layout).expand(found.shape[:2])
+    boxed = torch.tensor([region.mask is None for region in layout.regions])
+    masks = torch.where(boxed[:, None, None], dga.soft_box(found), found)
     valid = torch.ones(found.shape[:2], dtype=torch.bool)
-    terms = {name: term(found, targets, valid, fill).numpy() for name, term in dga.TERMS.items()}
-    return {"iou": dga.soft_iou(found, targets, fill).numpy()} | terms
+    terms = {name: term(masks, targets, valid).numpy() for name, term in dga.TERMS.items()}
+    return {"iou": dga.soft_iou(masks, targets).numpy()} | terms
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -119,8 +119,9 @@ def segmenter():
     return Channels()
 
 
-def context(backbone, prompts, guidance=(CFG(5),), index=None, t=600, x_t=None) -> Ctx:
+def context(backbone, prompts, guidance=None, index=None, t=600, x_t=None) -> Ctx:
     """One step of sampling, after its predictions; ctx.x_t is a leaf, noise of seeds 0, 1, ... unless given."""
+    guidance = [CFG(5)] if guidance is None else guidance
     scheduler = backbone.scheduler()
     scheduler.set_timesteps(10)
     job = Job(backbone, [Prompt(text=p) for p in prompts], list(range(len(prompts))), scheduler)

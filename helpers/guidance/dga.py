@@ -95,8 +95,7 @@ class DGA(Guidance):
 
     segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and call. layouts: one per image,
     in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage, size,
-    distance: weights of the terms (paper: all on; coverage alone is its ablation). softness: what the segmenter's logits
-    are divided by, since a sure segmenter's sigmoid has next to no slope. grid: side of the compared masks.
+    distance: weights of the terms (paper: all on; coverage alone is its ablation). grid: side of the compared masks.
     """
 
     def __init__(
