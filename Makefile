@@ -59,13 +59,14 @@ lab: weights
 bench: weights
 	python -m pytest benchmarks --benchmark-enable --benchmark-only -s
 
-# Checkpoints lie in checkpoints/, outside the stage's outs, so an interrupted run goes on where it stopped.
+# Checkpoints lie in checkpoints/, outside the stage's outs, so an interrupted run goes on where it stopped. START names
+# a folder of trained weights to begin with where there are none (mini-sd, the one that takes hours).
 NAME = train_$(subst -,_,$(MODEL))
 train: weights
 	@test -f notebooks/$(NAME).ipynb || { \
 		echo "say MODEL=one of: $(subst _,-,$(patsubst notebooks/train_%.ipynb,%,$(wildcard notebooks/train_*.ipynb)))"; exit 1; }
 	@mkdir -p executed
-	papermill --no-progress-bar -k python3 -p profile $(or $(PROFILE),quick) notebooks/$(NAME).ipynb executed/$(NAME).ipynb
+	papermill --no-progress-bar -k python3 -p profile $(or $(PROFILE),quick) $(if $(START),-p start $(START)) notebooks/$(NAME).ipynb executed/$(NAME).ipynb
 	cp executed/$(NAME).ipynb models/$(MODEL)/training.ipynb
 	dvc commit --force $(NAME)
 	@echo "new weights in models/$(MODEL): run dvc push, then commit dvc.lock and .dvc/store"

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from scipy.ndimage import binary_dilation
 
 from helpers.conditions import decode_mask
-from helpers.miniature import benchmark, text, training
+from helpers.miniature import benchmark, diffusion, text, training
 from helpers.miniature.autoencoder import build, normalise, to_tensor
 from helpers.miniature.captions import PLACES, describe, long_caption, random_caption, short_caption
 from helpers.miniature.world import (
@@ -23,6 +24,7 @@ from helpers.miniature.world import (
     random_scene,
     render,
 )
+from helpers.paths import weights
 
 
 def scenes(count, seed=0, **kinds):
@@ -234,3 +236,14 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     run(tmp_path / "parts", 20, 20)
     steps = [line["step"] for line in training.history(tmp_path / "parts")]
     assert resumed == 10 and steps == [5, 10, 15, 20]
+
+
+def test_mini_sd_goes_on_from_trained_weights(tmp_path):
+    trained = StableDiffusionPipeline.from_pretrained(weights("mini-sd"))
+    recipe = {"steps": 1, "batch": 2, "lr": 0.0, "bank": 4}
+    pipe = diffusion.train(tmp_path, trained.vae, None, **recipe, start=trained)
+    for part in ("unet", "text_encoder"):
+        before, after = getattr(trained, part).state_dict(), getattr(pipe, part).state_dict()
+        assert all(torch.equal(before[name].cpu(), after[name].cpu()) for name in before)
+    pipe.save_pretrained(tmp_path / "saved")
+    assert str(weights("mini-sd")) not in (tmp_path / "saved" / "vae" / "config.json").read_text()

@@ -156,15 +156,28 @@ def loss(model, batch, generator):
 
 
 def train(
-    folder: Path, vae: AutoencoderKL, text_encoder: CLIPTextModel, steps: int, batch: int, lr: float, bank: int
+    folder: Path,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    steps: int,
+    batch: int,
+    lr: float,
+    bank: int,
+    start: StableDiffusionPipeline | None = None,
 ) -> StableDiffusionPipeline:
-    """Train (or continue in `folder`) and return the pipeline with averaged weights."""
+    """Train (or continue in `folder`) and return the pipeline with averaged weights.
+
+    start: trained weights that a run begins with, with a fresh optimiser; checkpoints in `folder` go before it.
+    """
     data = Bank(vae, folder / "bank", bank, length=steps * batch)
-    model = fit(Denoiser(text_encoder), data, loss, folder, steps, batch, lr, ema=0.999)
-    return pipeline(model, vae)
+    model = Denoiser(start.text_encoder if start else text_encoder)
+    if start:
+        model.unet.load_state_dict(start.unet.state_dict())
+    return pipeline(fit(model, data, loss, folder, steps, batch, lr, ema=0.999), vae)
 
 
 def pipeline(model: Denoiser, vae: AutoencoderKL) -> StableDiffusionPipeline:
+    vae.register_to_config(_name_or_path=None)  # diffusers would keep the folder that it was read from
     parts = {"unet": unet(), "text_encoder": model.text_encoder, "vae": vae, "tokenizer": tokenizer()}
     parts["unet"].load_state_dict(model.unet.state_dict())
     return StableDiffusionPipeline(
