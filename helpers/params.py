@@ -58,24 +58,25 @@ class StrengthBlock(_Block):
 class Case(_Block):
     """A named set of values. layout: what of the benchmark's layout is used; null is the unguided baseline.
 
-    weight: lambda_DGA (paper 25). coverage, size, distance: weights of the three losses (reconstructed, paper 1 each).
-    window: the fraction of the steps that is guided (paper 0.7). images: which count of the profile applies.
+    weight: lambda_DGA (paper 25). coverage_weight, size_weight, distance_weight: of the three losses (reconstructed,
+    paper 1 each). window: the fraction of the steps that is guided (paper 0.7). images: which count applies.
     """
 
     images: Literal["headline", "ablation"]
     layout: Literal["boxes", "masks"] | None
     weight: Weight | None = None
-    coverage: Weight | None = None
-    size: Weight | None = None
-    distance: Weight | None = None
+    coverage_weight: Weight | None = None
+    size_weight: Weight | None = None
+    distance_weight: Weight | None = None
     window: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _complete(self):
-        missing = [k for k in ("weight", "coverage", "size", "distance", "window") if getattr(self, k) is None]
+        own = ("weight", "coverage_weight", "size_weight", "distance_weight", "window")
+        missing = [name for name in own if getattr(self, name) is None]
         if self.layout and missing:
             raise ValueError(f"a case with a layout also states {', '.join(missing)}")
-        if not self.layout and len(missing) < 5:
+        if not self.layout and len(missing) < len(own):
             raise ValueError("a case without a layout is not guided: leave out its weights and window")
         return self
 

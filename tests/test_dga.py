@@ -168,7 +168,9 @@ def test_mixed_counts_equal_one_by_one(tiny, segmenter):
 
 
 def test_weights_choose_the_terms(tiny, segmenter):
-    run = sample(tiny, PROMPTS, [DGA(segmenter, LAYOUTS, coverage=2.0, size=0.0, distance=3.0)], steps=2)
+    run = sample(
+        tiny, PROMPTS, [DGA(segmenter, LAYOUTS, coverage_weight=2.0, size_weight=0.0, distance_weight=3.0)], steps=2
+    )
     c = run.curves
     torch.testing.assert_close(c["dga"][:, 0], 2 * c["dga.coverage"][:, 0] + 3 * c["dga.distance"][:, 0])
 
@@ -214,7 +216,7 @@ def test_direction_through_the_trained_models(term, make_context):
         ),
         Layout(prompt="a green tree in the snow", regions=[Region(phrase="green tree", box=(0.5, 0.1, 0.9, 0.6))]),
     ]
-    on = {name: float(term in (name, "all")) for name in TERMS}
+    on = {f"{name}_weight": float(term in (name, "all")) for name in TERMS}
     dga = DGA(guide, layouts, window=Window(0, 1), strength=Raw(), **on)
     prompts = [layout.prompt for layout in layouts]
     ctx = make_context(backbone, prompts, [CFG(5), dga], t=599)

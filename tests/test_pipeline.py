@@ -99,5 +99,5 @@ def test_saving_a_notebook_in_jupyter_re_runs_only_its_cleaning(clone, smoke):
 
 
 def test_one_weight_re_runs_only_its_case(clone, smoke):
-    output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.full.distance=0.75")
+    output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.full.size_weight=0.75")
     assert ran(output) - {"clean@11_dadg_geometry"} == {"sample@full", "score@full", "report"}

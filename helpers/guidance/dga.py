@@ -91,11 +91,12 @@ TERMS = {"coverage": coverage, "size": size, "distance": distance}
 
 
 class DGA(Guidance):
-    """eps' = eps + strength(grad of weight * (coverage L_cov + size L_size + distance L_dist)).
+    """eps' = eps + strength(grad of weight * (w_cov L_cov + w_size L_size + w_dist L_dist)).
 
     segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and call. layouts: one per image,
-    in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage, size,
-    distance: weights of the terms (paper: all on; coverage alone is its ablation). grid: side of the compared masks.
+    in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage_weight,
+    size_weight, distance_weight: w of the terms (paper: all on; coverage alone is its ablation). grid: side of the
+    compared masks.
     """
 
     def __init__(
@@ -103,16 +104,16 @@ class DGA(Guidance):
         segmenter,
         layouts: Sequence[Layout],
         weight: float = 25.0,
-        coverage: float = 1.0,
-        size: float = 1.0,
-        distance: float = 1.0,
+        coverage_weight: float = 1.0,
+        size_weight: float = 1.0,
+        distance_weight: float = 1.0,
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
         strength: Strength = Raw(),  # noqa: B008 (frozen)
         repeats: int = 1,
         grid: int = 64,
     ):
         self.segmenter, self.layouts, self.weight = segmenter, list(layouts), weight
-        self.weights = {"coverage": coverage, "size": size, "distance": distance}
+        self.weights = {"coverage": coverage_weight, "size": size_weight, "distance": distance_weight}
         self.window, self.strength, self.repeats, self.grid = window, strength, repeats, grid
 
     def settings(self) -> dict:
