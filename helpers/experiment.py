@@ -8,7 +8,7 @@ from tqdm import tqdm
 from helpers.backbones import Backbone
 from helpers.conditions import Layout
 from helpers.drawn import Drawn
-from helpers.guidance import CFG, DGA, STRENGTHS, Guidance, Window
+from helpers.guidance import CFG, DGA, STRENGTHS, Guidance, Recurrence, Window
 from helpers.miniature.benchmark import Case as Scene
 from helpers.params import Case, Params
 from helpers.sampling import Run, sample
@@ -32,7 +32,7 @@ def guidance_of(params: Params, case: Case, scenes: Sequence[Scene], segmenter) 
         distance_weight=case.distance_weight,
         window=Window(0.0, case.window),
         strength=STRENGTHS[rule.rule](rule.scale, rule.clip),
-        repeats=params.dga.repeats,
+        recurrence=Recurrence(params.dga.recurrence.times, Window(0.0, params.dga.recurrence.window)),
     )
     return [cfg, dga]
 

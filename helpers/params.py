@@ -55,6 +55,13 @@ class StrengthBlock(_Block):
     clip: Positive | None
 
 
+class RecurrenceBlock(_Block):
+    """times: how often a guided step is done. window: the first fraction of the steps, for which that holds."""
+
+    times: Count
+    window: float = Field(ge=0, le=1)
+
+
 class Case(_Block):
     """A named set of values. layout: what of the benchmark's layout is used; null is the unguided baseline.
 
@@ -89,10 +96,10 @@ class Sweep(_Block):
 
 
 class DGABlock(_Block):
-    """guide: folder in models/ of the segmenter that steers. repeats: times each guided step is done (recurrence)."""
+    """guide: folder in models/ of the segmenter that steers. recurrence: which guided steps are repeated."""
 
     guide: str
-    repeats: Count
+    recurrence: RecurrenceBlock
     strength: StrengthBlock
     sweep: Sweep
     cases: dict[str, Case]

@@ -59,7 +59,7 @@ def sample(
             eps  = combine(eps_theta(x_t, t, branch) for every branch)                 classifier-free guidance and kin
             g    = sum of weight * energy(x0_hat(x_t, eps), decode(x0_hat), ...)       inside the methods' windows
             eps' = eps + strength(grad g)                                              one backward through all of it
-            x_{t-1} = solver(x_t, eps')                                                with repeats: re-noised, again
+            x_{t-1} = solver(x_t, eps')                                                with recurrence: re-noised, again
 
     guidance: methods; with an empty list the model follows the prompt without CFG. seeds: one per image, 0, 1, ... by
     default; an image's noise depends on its own seed only. batch: images at a time, which bounds memory. trace: records
@@ -110,11 +110,11 @@ def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
     solver = type(scheduler).__name__
     if scheduler.init_noise_sigma != 1:
         raise ValueError(f"{solver} works on x_t / sqrt(alpha_bar), this loop on x_t: use {' or '.join(SINGLE_STEP)}")
-    repeated = [method.name for method in guidance if method.repeats > 1]
+    repeated = [method.name for method in guidance if method.recurrence.times > 1]
     if repeated and solver not in SINGLE_STEP:
         raise ValueError(
-            f"{solver} remembers earlier steps and cannot repeat one, as {' and '.join(repeated)} with repeats > 1 "
-            f"asks: use {' or '.join(SINGLE_STEP)}, or repeats=1"
+            f"{solver} remembers earlier steps and cannot repeat one, as the recurrence of {' and '.join(repeated)} "
+            f"asks: use {' or '.join(SINGLE_STEP)}, or Recurrence(times=1)"
         )
     most = scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
@@ -130,8 +130,9 @@ def _denoise(job, index, text, guidance, trace, strict, run):
     own_noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     x_t = initial_noise(backbone, generators)
     for i, t in enumerate(scheduler.timesteps):
-        acting = [method for method in guidance if method.active(Ctx(job, index, i, t, x_t))]
-        for again in reversed(range(max([1, *(method.repeats for method in acting)]))):
+        ctx = Ctx(job, index, i, t, x_t)
+        acting = [method for method in guidance if method.active(ctx)]
+        for again in reversed(range(max([1, *(method.times(ctx) for method in acting)]))):
             ctx = Ctx(job, index, i, t, x_t)
             energies = [method for method in acting if method.energy is not None]
             with torch.set_grad_enabled(bool(energies)):

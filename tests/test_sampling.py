@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 from helpers.backbones import Backbone
 from helpers.conditions import Prompt
-from helpers.guidance import CFG, Guidance, Matched, Raw, Unit, Window
+from helpers.guidance import CFG, Guidance, Matched, Raw, Recurrence, Unit, Window
 from helpers.guidance.gradient import gradient_update
 from helpers.guidance.strength import rms
 from helpers.sampling import initial_noise, sample
@@ -20,8 +20,8 @@ STEPS = 6
 class Bright(Guidance):
     """Pulls the picture towards white; notes what it was called with."""
 
-    def __init__(self, weight=300.0, window=Window(0, 0.5), strength=Raw(), repeats=1, break_at=None):  # noqa: B008
-        self.weight, self.window, self.strength, self.repeats = weight, window, strength, repeats
+    def __init__(self, weight=300.0, window=Window(0, 0.5), strength=Raw(), again=Recurrence(), break_at=None):  # noqa: B008
+        self.weight, self.window, self.strength, self.recurrence = weight, window, strength, again
         self.break_at, self.calls = break_at, []
 
     def energy(self, ctx):
@@ -92,7 +92,7 @@ def test_noise_is_bit_equal_whatever_the_batch(tiny):
 
 
 def test_images_do_not_depend_on_the_batch(backbone):
-    methods = [CFG(5), Bright(repeats=2)]
+    methods = [CFG(5), Bright(again=Recurrence(2))]
     whole = draw(backbone, methods, batch=3)
     for size in (1, 2):
         part = draw(backbone, methods, batch=size)
@@ -253,8 +253,8 @@ def test_non_finite_gradient_is_skipped_named_and_kept_to_its_image(tiny):
 # --- recurrence ------------------------------------------------------------------------------------------------------
 
 
-def test_repeats_do_a_step_again_from_noised_x(tiny):
-    bright = Bright(repeats=3, weight=0.0)
+def test_recurrence_does_a_step_again_from_noised_x(tiny):
+    bright = Bright(again=Recurrence(3), weight=0.0)
     run = draw(tiny, [bright])
     assert [ctx.i for ctx in bright.calls] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert run.cost.forwards == 3 * (9 + 3)
@@ -268,11 +268,19 @@ def test_repeats_do_a_step_again_from_noised_x(tiny):
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.05
 
 
-def test_multistep_solver_refuses_repeats(make_pipeline):
+def test_recurrence_ends_with_its_window(tiny):
+    bright = Bright(again=Recurrence(3, Window(0, 0.2)), weight=0.0)
+    draw(tiny, [bright])
+    assert [ctx.i for ctx in bright.calls] == [0, 0, 0, 1, 1, 1, 2]
+    with pytest.raises(ValueError, match="cannot be done 0 times: recurrence takes 1"):
+        Recurrence(0)
+
+
+def test_multistep_solver_refuses_recurrence(make_pipeline):
     pipe = make_pipeline()
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler remembers .* bright .* use DDIMScheduler"):
-        draw(Backbone(pipe), [Bright(repeats=2)])
+        draw(Backbone(pipe), [Bright(again=Recurrence(2))])
 
 
 # --- wrong arguments -------------------------------------------------------------------------------------------------

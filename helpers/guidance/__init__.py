@@ -1,6 +1,6 @@
 """One method, one file: a Guidance with the paper's equation in its docstring, and its energies as pure functions."""
 
-from helpers.guidance.base import Branch, Ctx, Guidance, Job, Window
+from helpers.guidance.base import Branch, Ctx, Guidance, Job, Recurrence, Window
 from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA
 from helpers.guidance.strength import STRENGTHS, Matched, Raw, Strength, Unit
@@ -15,6 +15,7 @@ __all__ = [
     "Job",
     "Matched",
     "Raw",
+    "Recurrence",
     "Strength",
     "Unit",
     "Window",

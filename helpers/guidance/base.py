@@ -111,17 +111,32 @@ class Window:
         return self.start * ctx.steps - 1e-6 <= ctx.i < self.stop * ctx.steps - 1e-6
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """Each step inside `window` is done `times` times, with new noise in between.
+
+    Universal guidance (Bansal et al. 2023) repeats every step, FreeDoM (Yu et al. 2023) those that decide the content.
+    """
+
+    times: int = 1
+    window: Window = Window()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self):
+        if self.times < 1:
+            raise ValueError(f"a step cannot be done {self.times} times: recurrence takes 1 (once) or more")
+
+
 class Guidance:
     """One method. Override the hooks it needs; the loop calls them in the order in which they stand here.
 
-    weight multiplies the method's energy, strength turns the gradient into a change of eps, repeats is how often a step
-    inside the window is done (recurrence), window is where the method acts.
+    weight multiplies the method's energy, strength turns the gradient into a change of eps, window is where the method
+    acts, recurrence where its steps are repeated.
     """
 
     weight: float = 1.0
     strength: Strength = Raw()
     window: Window = Window()
-    repeats: int = 1
+    recurrence: Recurrence = Recurrence()
 
     # energy(ctx) -> (loss (B,), info): lower is better. info holds whatever is worth plotting, detached, per image:
     # a (B,) entry becomes a curve, larger ones go to the Trace. A method without an energy leaves it None.
@@ -133,14 +148,22 @@ class Guidance:
 
     def settings(self) -> dict:
         """How the method is set, for the Trace: JSON data."""
-        strength = {"rule": type(self.strength).__name__.lower(), **asdict(self.strength)}
-        return {"weight": self.weight, "window": asdict(self.window), "strength": strength, "repeats": self.repeats}
+        return {
+            "weight": self.weight,
+            "window": asdict(self.window),
+            "strength": {"rule": type(self.strength).__name__.lower(), **asdict(self.strength)},
+            "recurrence": asdict(self.recurrence),
+        }
 
     def setup(self, job: Job) -> None:
         """Once per run: check what is asked, encode texts, prepare targets."""
 
     def active(self, ctx: Ctx) -> bool:
         return ctx in self.window
+
+    def times(self, ctx: Ctx) -> int:
+        """How often this step is done."""
+        return self.recurrence.times if ctx in self.recurrence.window else 1
 
     def branches(self, ctx: Ctx) -> list[Branch]:
         """Further predictions that `combine` reads from ctx.preds; "cond" (the prompt) is always there."""

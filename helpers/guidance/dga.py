@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Window
+from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
 from helpers.guidance.strength import Raw, Strength
 
 # Share of the grid that a mask counts at least (objects cover .05 to .2). Below it the size term has no gradient: the
@@ -109,12 +109,12 @@ class DGA(Guidance):
         distance_weight: float = 1.0,
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
         strength: Strength = Raw(),  # noqa: B008 (frozen)
-        repeats: int = 1,
+        recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
         grid: int = 64,
     ):
         self.segmenter, self.layouts, self.weight = segmenter, list(layouts), weight
         self.weights = {"coverage": coverage_weight, "size": size_weight, "distance": distance_weight}
-        self.window, self.strength, self.repeats, self.grid = window, strength, repeats, grid
+        self.window, self.strength, self.recurrence, self.grid = window, strength, recurrence, grid
 
     def settings(self) -> dict:
         return super().settings() | self.weights
