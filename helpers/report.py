@@ -17,17 +17,26 @@ from helpers.summary import differences, plain, summarise
 from helpers.trace import Trace
 
 DGA = RESULTS / "dga"
+BASELINES = {"diff": "none", "diff_coverage": "coverage"}  # the second: what the further terms add to coverage
 PLOTTED = ("box_iou", "mask_iou", "recall", "color_acc", "background_acc", "kernel_distance")
 TABLED = ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "size_error", "distance_error", "kernel_distance")
 
 
 def experiment_metrics(scored: dict[str, Scored], scenes: Sequence[Case], reference) -> dict:
-    """case -> metric -> {"mean", "lo", "hi", "n", "diff": {"mean", "lo", "hi"}}; differences are to the case none."""
+    """case -> metric -> {"mean", "lo", "hi", "n", "diff", "diff_coverage"}.
+
+    diff and diff_coverage are {"mean", "lo", "hi"} of the paired differences to BASELINES, on the benchmark cases that
+    both have.
+    """
     metrics = {}
     for case, found in scored.items():
-        own = scenes[: len(found.rows)]
-        entries, diffs = summarise(found, own, reference), differences(found, scored["none"], own, reference)
-        metrics[case] = {name: entry | {"diff": diffs[name]} for name, entry in entries.items() if name in diffs}
+        metrics[case] = summarise(found, scenes[: len(found.rows)], reference)
+        for key, baseline in BASELINES.items():
+            if baseline in scored:
+                shared = scenes[: min(len(found.rows), len(scored[baseline].rows))]
+                part = found.part([scene.id for scene in shared])
+                for name, diff in differences(part, scored[baseline], shared, reference).items():
+                    metrics[case][name][key] = diff
     return metrics
 
 
@@ -41,7 +50,7 @@ def table(metrics: dict) -> pd.DataFrame:
     """One line per case and metric."""
     lines = [
         {"case": case, "metric": name, **{key: entry[key] for key in ("mean", "lo", "hi", "n")}}
-        | {f"diff_{key}": value for key, value in entry["diff"].items()}
+        | {f"{diff}_{key}": value for diff in BASELINES for key, value in entry.get(diff, {}).items()}
         for case, entries in metrics.items()
         for name, entry in entries.items()
     ]
