@@ -7,7 +7,7 @@ import torch
 from helpers.backbones import load_backbone
 from helpers.conditions import Layout, Region, encode_mask
 from helpers.guidance import CFG, DGA, Raw, Window
-from helpers.guidance.dga import TERMS, area, centroid, coverage, distance, size, soft_box, soft_iou
+from helpers.guidance.dga import TERMS, balance, centroid, coverage, distance, size, soft_box, soft_iou
 from helpers.guidance.strength import rms
 from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter
@@ -80,8 +80,8 @@ def test_size_compares_ratios(exact):
     grown = blocks((0, 0, 8, 8), (10, 10, 26, 18))  # both four times as large: the ratio is right
     assert size(grown, target, all_valid(target)).item() == pytest.approx(0, abs=0.02)
     wrong = blocks((0, 0, 8, 8), (10, 10, 18, 14))
-    assert size(wrong, target, all_valid(target)).item() == pytest.approx(np.log(4), abs=0.02)
-    assert size(grown[:, :1], target[:, :1], all_valid(target)[:, :1]).item() == pytest.approx(np.log(4), abs=0.02)
+    assert size(wrong, target, all_valid(target)).item() == pytest.approx(1 / 3 + 1 / 3)  # areas 64 : 32, not 16 : 32
+    assert size(grown[:, :1], target[:, :1], all_valid(target)[:, :1]).item() == pytest.approx((64 - 16) / (64 + 16))
 
 
 def test_distance_keeps_direction_and_ignores_translation(exact):
@@ -120,9 +120,14 @@ def test_soft_box_is_the_bounding_box_of_a_crisp_mask():
     assert coverage(soft_box(disc), blocks((8, 4, 21, 17)), torch.ones(1, 1, dtype=bool)).item() == 0
 
 
-def test_area_and_centroid(exact):
+def test_balance_is_a_bounded_logarithm():
+    a, b = torch.tensor([0.2, 0.05, 0.1, 0.0]), torch.tensor([0.1, 0.2, 0.1, 0.1])
+    torch.testing.assert_close(balance(a, b), torch.tanh((a / b).log() / 2))
+    assert balance(torch.zeros(1), torch.zeros(1)).item() == 0
+
+
+def test_centroid(exact):
     box = blocks((4, 8, 12, 12))
-    assert area(box).item() == pytest.approx(32 / 1024, rel=0.01)
     expected = torch.tensor([(7.5 - 15.5), (9.5 - 15.5)]) / (32 * 2**0.5)
     torch.testing.assert_close(centroid(box)[0, 0], expected, atol=2e-3, rtol=0)
     assert centroid(torch.zeros(1, 1, 8, 8)).tolist() == [[[0.0, 0.0]]]

@@ -4,11 +4,13 @@ A segmenter finds each phrase's soft mask M_n in the decoded x0_hat; with the re
 c = sum p M / sum M, N regions and the image's diagonal:
 
     L_cov  = 1/N sum_n [1 - sum min(M_n, R_n) / sum max(M_n, R_n)]                                       (soft IoU)
-    L_size = mean over pairs m < n of |log(A_m / A_n) - log(A_m^R / A_n^R)|        (one region: |log(A / A^R)|)
+    L_size = mean over pairs m < n of |b(A_m, A_n) - b(A_m^R, A_n^R)|, b(x, y) = (x - y) / (x + y)
+                                                                                   (one region: |b(A, A^R)|)
     L_dist = mean over pairs m < n of ||(c_m - c_n) - (c_m^R - c_n^R)|| / diagonal (one region: ||c - c^R|| / diagonal)
     L_DGA  = L_cov + L_size + L_dist,   weight 25, first 70 % of the steps
 
-The paper names the terms; its pairwise distance may be one of lengths, the vectors here also keep left and right.
+The paper names the terms; its pairwise distance may be one of lengths, the vectors here also keep left and right, and
+its pairwise size one of plain ratios: b is bounded, so that an object that is not there yet does not drown the rest.
 A silhouette fills about .63 of its box, so a mask that is compared with a box is first replaced by its own soft box
 (the projections of weak box supervision: BoxInst, Tian et al. 2021).
 """
@@ -22,8 +24,7 @@ from helpers.conditions import Layout
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
 from helpers.guidance.strength import Raw, Strength
 
-# Share of the grid that a mask counts at least (objects cover .05 to .2). Below it the size term has no gradient: the
-# logarithm of an object that is not there yet would drown the other terms.
+# Share of the grid by which is divided at least (objects cover .05 to .2): an empty mask has no centre and no ratio.
 FLOOR = 0.01
 
 
@@ -35,11 +36,6 @@ def soft_box(masks: torch.Tensor) -> torch.Tensor:
     return torch.minimum(masks.amax(-1)[..., :, None], masks.amax(-2)[..., None, :])
 
 
-def area(masks: torch.Tensor) -> torch.Tensor:
-    """(..., H, W) -> (...): share of the grid that is covered, at least FLOOR."""
-    return masks.mean((-2, -1)).clamp(min=FLOOR)
-
-
 def centroid(masks: torch.Tensor) -> torch.Tensor:
     """(..., H, W) -> (..., 2): (x, y) in units of the diagonal; an empty mask lies in the middle of the grid."""
     height, width = masks.shape[-2:]
@@ -47,7 +43,7 @@ def centroid(masks: torch.Tensor) -> torch.Tensor:
     x = (torch.arange(width, dtype=masks.dtype, device=masks.device) - (width - 1) / 2) / diagonal
     y = (torch.arange(height, dtype=masks.dtype, device=masks.device) - (height - 1) / 2) / diagonal
     moment = torch.stack([(masks.mean(-2) * x).mean(-1), (masks.mean(-1) * y).mean(-1)], -1)
-    return moment / area(masks)[..., None]
+    return moment / masks.mean((-2, -1)).clamp(min=FLOOR)[..., None]
 
 
 def soft_iou(masks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -61,30 +57,41 @@ def coverage(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) ->
     return _mean(1 - soft_iou(masks, targets), valid)
 
 
+def balance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """(a - b) / (a + b) of two areas, in [-1, 1]; it is tanh(log(a / b) / 2), a bounded logarithm of the ratio."""
+    return (one - other) / (one + other).clamp(min=FLOOR)
+
+
 def size(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """L_size, (B,), >= 0: 0 when the objects' areas stand in the wanted ratios. Shapes as in `coverage`."""
-    ratio = area(masks).log() - area(targets).log()
-    alone, pairs = _pairs(ratio[..., None], valid)
-    return alone + pairs
+    """L_size, (B,) in [0, 2]: 0 when the objects' areas stand in the wanted ratios. Shapes as in `coverage`."""
+    found, wanted = masks.mean((-2, -1)), targets.mean((-2, -1))
+    m, n = _pairs(valid)
+    between = balance(found[:, m], found[:, n]) - balance(wanted[:, m], wanted[:, n])
+    return _mean_over_pairs(between.abs(), balance(found, wanted).abs(), valid)
 
 
 def distance(masks: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """L_dist, (B,), >= 0 in diagonals: 0 when the objects' centres lie as wanted. Shapes as in `coverage`."""
-    alone, pairs = _pairs(centroid(masks) - centroid(targets), valid)
-    return alone + pairs
+    offset = centroid(masks) - centroid(targets)
+    m, n = _pairs(valid)
+    between = torch.linalg.vector_norm(offset[:, m] - offset[:, n], dim=-1)
+    return _mean_over_pairs(between, torch.linalg.vector_norm(offset, dim=-1), valid)
 
 
 def _mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return torch.where(valid, values, 0).sum(-1) / valid.sum(-1).clamp(min=1)
 
 
-def _pairs(offset: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Norms of offset_m - offset_n (B, N, d), mean over the pairs; and of offset itself where one region is alone."""
-    m, n = torch.triu_indices(valid.size(1), valid.size(1), 1)
-    between = torch.linalg.vector_norm(offset[:, m] - offset[:, n], dim=-1)
+def _pairs(valid: torch.Tensor) -> torch.Tensor:
+    """(2, P): the pairs m < n of N regions."""
+    return torch.triu_indices(valid.size(1), valid.size(1), 1)
+
+
+def _mean_over_pairs(between: torch.Tensor, alone: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """(B,): mean of `between` (B, P) over the pairs that exist; `alone` (B, N) where an image has one region."""
+    m, n = _pairs(valid)
     single = (valid.sum(1, keepdim=True) == 1) & valid
-    alone = torch.where(single, torch.linalg.vector_norm(offset, dim=-1), 0).sum(1)
-    return alone, _mean(between, valid[:, m] & valid[:, n])
+    return torch.where(single, alone, 0).sum(1) + _mean(between, valid[:, m] & valid[:, n])
 
 
 TERMS = {"coverage": coverage, "size": size, "distance": distance}

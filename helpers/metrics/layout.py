@@ -78,7 +78,7 @@ def _geometry(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def geometry_errors(masks: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> tuple[float, float]:
-    """DGA's L_size and L_dist on hard masks (n, 64, 64) bool, none empty, n >= 1.
+    """What DGA's L_size and L_dist lower, on hard masks (n, 64, 64) bool, none empty, n >= 1.
 
     size: mean over pairs of |log(A_m / A_n) - log(R_m / R_n)|, for n = 1 |log(A / R)|. distance: mean over pairs of
     |(c_m - c_n) - (r_m - r_n)| / diagonal, for n = 1 |c - r| / diagonal.
