@@ -236,6 +236,11 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     run(tmp_path / "parts", 20, 20)
     steps = [line["step"] for line in training.history(tmp_path / "parts")]
     assert resumed == 10 and steps == [5, 10, 15, 20]
+    (tmp_path / "odd").mkdir()
+    run(tmp_path / "odd", 8, 20)
+    run(tmp_path / "odd", 20, 20)  # the line of step 10 is the mean of the two steps that it saw
+    errors = [[line["error"] for line in training.history(tmp_path / name)] for name in ("whole", "odd")]
+    assert errors[1] == pytest.approx(errors[0], rel=0.4)
 
 
 def test_mini_sd_goes_on_from_trained_weights(tmp_path):

@@ -145,7 +145,7 @@ def fit(
         state_file.with_suffix(".part").rename(state_file)
 
     kept = saved = time.time()
-    sums: dict[str, float] = {}
+    recent: dict[str, list[float]] = {}  # since the last line of the log, or since the run went on
     step = first
     for step, items in enumerate(batches(data, batch, first) if first < steps else [], first + 1):
         generator = torch.Generator().manual_seed(step)
@@ -164,12 +164,13 @@ def fit(
             for a, p in zip(average.state_dict().values(), model.state_dict().values()):
                 a.lerp_(p, 1 - decay) if a.is_floating_point() else a.copy_(p)
         for key, part in {"loss": value, **parts}.items():
-            sums[key] = sums.get(key, 0) + float(part.detach()) / every
+            recent.setdefault(key, []).append(float(part.detach()))
         if step % every == 0:
-            line = {"step": step, "seconds": round(time.time() - kept, 1), **{k: round(v, 5) for k, v in sums.items()}}
+            means = {key: round(sum(values) / len(values), 5) for key, values in recent.items()}
+            line = {"step": step, "seconds": round(time.time() - kept, 1), **means}
             with (folder / "log.jsonl").open("a") as log:
                 print(json.dumps(line), file=log)
-            kept, sums = time.time(), {}
+            kept, recent = time.time(), {}
         if time.time() - saved > 60 * checkpoint_minutes:
             save(step)
             saved = time.time()
