@@ -17,7 +17,7 @@ from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter
 from helpers.sampling import initial_noise, sample
 
-STEPS, ROUNDS, CFG_SCALE = 25, 3, 5.0
+STEPS, ROUNDS, CFG_SCALE = 25, 8, 5.0
 
 
 @pytest.fixture(scope="module")
