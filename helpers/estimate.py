@@ -17,7 +17,7 @@ def main() -> None:
         return
     cases = json.loads(path.read_text())["dga"]
     drawing = sum(case["seconds"]["mean"] * case["seconds"]["n"] for case in cases.values())
-    sweep = len(params.dga.sweep.scales) * params.profile.sweep * cases["full"]["seconds"]["mean"]
+    sweep = (len(params.dga.sweep.scales) + 1) * params.profile.sweep * cases["full"]["seconds"]["mean"]
     images = sum(case["seconds"]["n"] for case in cases.values())
     seconds = drawing + sweep + images * SCORING + (2 * len(cases) + 4) * STAGE
     print(
