@@ -51,10 +51,16 @@ def window_of(trace: Trace) -> tuple[float, float]:
     return first - 0.5, last - 0.5
 
 
-def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
+def case_grid(
+    traces: Mapping[str, Trace],
+    images: Mapping[str, torch.Tensor],
+    scores: Mapping[str, Sequence[Mapping]],
+    title: str,
+) -> Figure:
     """Rows: the showcase prompts; columns: the wanted layout, then the cases in the order of `traces` (baseline first).
 
-    scores: case -> a row of the judge's numbers per benchmark case; each picture says its own box and mask IoU.
+    images: case -> (n, 3, H, W) in [0, 1]; scores: case -> a row of the judge's numbers on each of them. The pictures
+    are the scored ones, not the Trace's: rounding, which differs with the batch, decides where a guided run ends.
     title: model, steps. Dashes are what the case was asked for (the baseline was not told).
     """
     first = next(iter(traces.values())).records
@@ -69,7 +75,8 @@ def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping
         _show(axes[0], wanted)
         axes[0].set_xlabel(fill(f"{first[row].prompt}, seed {first[row].seed}", 28), fontsize=8)
         for ax, (case, record) in zip(axes[1:], records.items(), strict=True):
-            _show(ax, overlay.draw_wanted(overlay.enlarge(record.final), record.layout))
+            pixels = (images[case][record.index] * 255).round().byte().permute(1, 2, 0).numpy()
+            _show(ax, overlay.draw_wanted(overlay.enlarge(pixels), record.layout))
             found = scores[case][record.index]
             ax.set_xlabel(f"IoU: box {found['box_iou']:.2f}, mask {found['mask_iou']:.2f}", fontsize=8)
     for ax, name in zip(grid[0], ("wanted", *traces), strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import figures
+from helpers import drawn, figures
 from helpers.metrics.judge import Judge
 from helpers.miniature.benchmark import Case, load_cases
 from helpers.params import load
@@ -70,9 +70,10 @@ def draw(folder: Path, metrics: dict, sweep: dict, scored: dict[str, Scored], ab
     figures.use_style()
     kept = [case for case in scored if (DGA / "sample" / case / "trace").is_dir()]
     traces = {case: Trace.load(DGA / "sample" / case / "trace") for case in kept}
+    images = {case: drawn.load(DGA / "sample" / case).images for case in kept}
     rows = {case: scored[case].rows for case in kept}
     pictures = {
-        "dga_cases": figures.case_grid(traces, rows, about),
+        "dga_cases": figures.case_grid(traces, images, rows, about),
         "dga_steps": figures.steps_strip(traces["none"], traces["full"], ("none", "full"), about),
         "dga_metrics": figures.cases_plot(metrics, PLOTTED, about),
         "dga_table": figures.ablation_table(metrics, TABLED, about),
