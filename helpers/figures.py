@@ -168,8 +168,11 @@ def strength_plot(sweep: Metrics, title: str) -> Figure:
     left, right = fig.subplots(1, 2, sharey=True)
     sns.lineplot(x=at, y=iou["mean"], marker="o", color=METHOD, ax=left)
     left.fill_between(at, iou["lo"], iou["hi"], color=METHOD, alpha=0.2, lw=0)
-    bars = {"xerr": [far["mean"] - far["lo"], far["hi"] - far["mean"]]}
-    bars |= {"yerr": [iou["mean"] - iou["lo"], iou["hi"] - iou["mean"]]}
+
+    def reach(found):  # of two or three images (smoke) the interval need not contain the mean
+        return [(found["mean"] - found["lo"]).clip(0), (found["hi"] - found["mean"]).clip(0)]
+
+    bars = {"xerr": reach(far), "yerr": reach(iou)}
     right.errorbar(far["mean"], iou["mean"], **bars, fmt="o-", color=METHOD, ecolor="0.75", lw=1)
     for scale, x, y in zip(at, far["mean"], iou["mean"], strict=True):
         right.annotate(f"{scale:g}", (x, y), (5, 5), textcoords="offset points", fontsize=9)
