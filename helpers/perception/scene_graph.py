@@ -6,11 +6,13 @@ a tag by lists, endings and its neighbours; the grammar reads the string of tags
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from lark import Lark, Tree
 from lark.exceptions import UnexpectedInput
+
+from helpers.miniature.captions import PLACES, RELATIONS
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,6 @@ class SceneGraph:
         return self.text[self.objects[index].start : self.objects[index].stop]
 
 
-PLACES = ("on grass", "on sand", "in the sky", "at night", "in the snow")
-SIDES = ("left of", "right of", "above", "below", "in front of", "behind")
 PREPOSITIONS = (
     "to the left of", "to the right of", "on the left of", "on the right of", "on top of", "at the top of",
     "on the side of", "at the edge of", "in the middle of", "next to", "close to", "full of", "near", "beside", "under",
@@ -85,7 +85,7 @@ NOUNS_ALL_THE_SAME = (
 # One letter per word. Determiner, Adjective, Noun, Side, Preposition, Be, Who, Verb, inG, adveRb, and (C), comma (K),
 # pLace, full sTop; neighbours turn an adjective after "is" into a Quality.
 LEXICON = {
-    "L": PLACES, "D": DETERMINERS, "S": SIDES, "P": PREPOSITIONS, "B": ("is", "are", "was", "were", "be"),
+    "L": PLACES.values(), "D": DETERMINERS, "S": RELATIONS, "P": PREPOSITIONS, "B": ("is", "are", "was", "were", "be"),
     "W": ("who", "which"), "C": ("and", "while"), "R": ADVERBS, "V": VERBS, "A": ADJECTIVES, "N": NOUNS_ALL_THE_SAME,
     "K": (",",), "T": (".", "!", ";"),
 }  # fmt: skip
@@ -203,7 +203,7 @@ class _Interpreter:
                 last = self._group(parts["group"])
                 name = " ".join(w.text for w, tag in zip(self._words(link), link.value) if tag in "VSP") or "is"
                 # "left of a ball, a box and a car" lists what else there is; "with a ball and a box" means both
-                objects = last[:1] if name in (*SIDES, "of") else last
+                objects = last[:1] if name in (*RELATIONS, "of") else last
                 about = about[-1:] if name == "of" else about
                 self.relations += [(a, name, b) for a in about for b in objects if a != b]
 
@@ -226,8 +226,7 @@ class _Interpreter:
 
     def _describe(self, about: list[int], qualities: list[str]) -> None:
         for k in about:
-            known = self.objects[k]
-            self.objects[k] = Object(known.noun, known.attributes + tuple(qualities), known.start, known.stop)
+            self.objects[k] = replace(self.objects[k], attributes=(*self.objects[k].attributes, *qualities))
 
     def _words(self, token) -> list[_Word]:
         return self.words[token.start_pos : token.end_pos]
