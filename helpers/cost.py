@@ -3,7 +3,8 @@
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -37,13 +38,28 @@ class Cost:
         self._clock = time.perf_counter()
 
     def stop(self, device: torch.device) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _finish(device)
         self.seconds = time.perf_counter() - self._clock
         self.peak_mb = _peak_mb(device)
 
+    @contextmanager
+    def paused(self, device: torch.device):
+        """What is done inside is not counted (memory is): a Trace does not change what it watches."""
+        _finish(device)
+        before, began = replace(self), time.perf_counter()
+        yield
+        _finish(device)
+        vars(self).update(vars(before))
+        self._clock += time.perf_counter() - began
+
     def as_dict(self) -> dict[str, float]:
         return {k: v for k, v in asdict(self).items() if k != "_clock"} | {"nfe": self.nfe}
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -101,6 +101,13 @@ def test_images_do_not_depend_on_the_batch(backbone):
     assert (whole.images - draw(backbone, [CFG(5)]).images).abs().max() > 0.01
 
 
+def test_one_at_a_time_an_image_is_bit_equal_whatever_else_is_drawn(backbone):
+    methods = [CFG(5), Bright(strength=Unit(0.5), again=Recurrence(3))]
+    whole = draw(backbone, methods, batch=1)
+    alone = sample(backbone, PROMPTS[2], methods, steps=STEPS, seeds=[whole.seeds[2]])
+    assert torch.equal(whole.images[2], alone.images[0])
+
+
 def test_the_same_twice_and_no_global_seed(tiny):
     torch.manual_seed(3)
     before = torch.get_rng_state()

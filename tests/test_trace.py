@@ -1,6 +1,7 @@
 """Traces: what is recorded, that it costs nothing else, and that a folder is written whole or not at all."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -56,10 +57,23 @@ def test_looking_does_not_change_the_images(tiny, segmenter):
     assert asleep.records[0].maps["dga.masks"].any() and run.cost.backwards == 0
 
 
-def test_only_what_is_read_is_decoded(tiny, segmenter):
-    _, run = draw(tiny, segmenter, images=[1], window=Window(0, 0))
-    assert run.cost.decodes == STEPS + 3
-    assert sample(tiny, PROMPTS, [CFG(5)], steps=STEPS).cost.decodes == 3
+def test_looking_is_not_counted(tiny, segmenter):
+    _, run = draw(tiny, segmenter, images=[0, 1], window=Window(0, 0))
+    assert (run.cost.decodes, run.cost.auxiliary) == (3, 0)  # the finished pictures
+    _, run = draw(tiny, segmenter, images=[0, 1])
+    assert (run.cost.decodes, run.cost.auxiliary) == (3 * 4 + 3, 3 * 4)
+    assert run.cost.backwards == 3 * 4 and run.cost.nfe == 2 * STEPS
+
+
+def test_looking_takes_no_time(tiny, segmenter, monkeypatch):
+    def slow(*arguments):
+        time.sleep(0.3)
+        return record(*arguments)
+
+    record = Trace.record
+    monkeypatch.setattr(Trace, "record", slow)
+    _, run = draw(tiny, segmenter, window=Window(0, 0))
+    assert 0 < run.cost.seconds < STEPS * 0.3
 
 
 def test_the_batch_does_not_matter(tiny, segmenter):
