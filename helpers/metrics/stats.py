@@ -28,7 +28,7 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, draws: int = DRA
     """
     whole = float(statistic(np.ones(n)))
     values = np.array([statistic(w) for w in counts(n, draws)])
-    lo, hi = np.nanpercentile(values, [2.5, 97.5]) - np.nanmean(values) + whole
+    lo, hi = np.nanpercentile(values, [2.5, 97.5]) - np.nanmedian(values) + whole
     return {"mean": whole, "lo": float(lo), "hi": float(hi), "n": n}
 
 
