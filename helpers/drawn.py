@@ -16,14 +16,18 @@ from helpers.trace import Trace
 
 @dataclass
 class Drawn:
-    """Images (n, 3, H, W) in [0, 1] of benchmark cases. rows: per image id, seed, seconds, nfe, peak_mb, eff_cfg."""
+    """Images (n, 3, H, W) in [0, 1] of benchmark cases. rows: per image id, seed, seconds, nfe, peak_mb, eff_cfg.
+
+    trace: of the first images, if one was asked for.
+    """
 
     images: torch.Tensor
     rows: list[dict]
     warnings: list[str]
+    trace: Trace | None = None
 
 
-def save(drawn: Drawn, folder: Path, about: dict, trace: Trace | None = None) -> None:
+def save(drawn: Drawn, folder: Path, about: dict) -> None:
     """Write images.npz, run.json and, if there is one, trace/ into `folder`, all or nothing."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -31,14 +35,14 @@ def save(drawn: Drawn, folder: Path, about: dict, trace: Trace | None = None) ->
     pixels = (drawn.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     np.savez_compressed(part / "images.npz", images=pixels)
     (part / "run.json").write_text(json.dumps({**about, "warnings": drawn.warnings, "rows": drawn.rows}, indent=1))
-    if trace is not None:
-        trace.save(part / "trace")
+    if drawn.trace is not None:
+        drawn.trace.save(part / "trace")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
 
 def load(folder: Path) -> Drawn:
-    """What `save` wrote; FileNotFoundError says how to make it."""
+    """What `save` wrote, without its trace; FileNotFoundError says how to make it."""
     if not (folder / "run.json").exists():
         raise FileNotFoundError(f"{folder} holds no drawn images: run `dvc repro`")
     run = json.loads((folder / "run.json").read_text())

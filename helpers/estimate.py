@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from helpers.params import load
 from helpers.paths import FIGURES
 
@@ -19,10 +21,11 @@ def main() -> None:
     drawing = sum(case["seconds"]["mean"] * case["seconds"]["n"] for case in cases.values())
     sweep = (len(params.dga.sweep.scales) + 1) * params.profile.sweep * cases["full"]["seconds"]["mean"]
     images = sum(case["seconds"]["n"] for case in cases.values())
-    seconds = drawing + sweep + images * SCORING + (2 * len(cases) + 4) * STAGE
+    cores = torch.get_num_threads()
+    seconds = (drawing + sweep) / cores + images * SCORING + (2 * len(cases) + 4) * STAGE
     print(
-        f"recomputing {len(cases)} cases ({images} images) and the sweep took about {seconds / 60:.0f} minutes on the "
-        "machine that made the committed results; the trained models are not trained again"
+        f"recomputing {len(cases)} cases ({images} images) and the sweep takes about {seconds / 60:.0f} minutes on "
+        f"{cores} CPU cores like those that made the committed results, less on a GPU; no model is trained again"
     )
 
 

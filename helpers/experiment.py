@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from helpers.backbones import Backbone
@@ -58,17 +59,39 @@ def draw(
     )
 
 
-def draw_benchmark(params: Params, case: Case, scenes: Sequence[Scene], backbone: Backbone, segmenter) -> Drawn:
-    """Draw the scenes batch by batch; an image's seconds, NFE and peak memory are those of its batch."""
-    images, rows, warnings = [], [], []
+def draw_benchmark(
+    params: Params, case: Case, scenes: Sequence[Scene], backbone: Backbone, segmenter, showcase: int = 0
+) -> Drawn:
+    """Draw the scenes batch by batch; an image's seconds, NFE and peak memory are those of its batch.
+
+    showcase: how many of the first scenes are traced, at most one batch; the guide then watches an unguided case, too.
+    On a CPU every core draws batches of its own, with one thread each: convolutions this small hardly gain from more.
+    """
     size = params.profile.batch
-    for first in tqdm(range(0, len(scenes), size), desc="batches"):
-        part = scenes[first : first + size]
-        run = draw(params, backbone, part, guidance_of(params, case, part, segmenter))
-        images.append(run.images)
-        warnings += run.warnings
-        seconds, eff_cfg = run.cost.seconds / len(part), run.eff_cfg.tolist()
-        for scene, scale in zip(part, eff_cfg, strict=True):
-            cost = {"seconds": seconds, "nfe": run.cost.nfe, "peak_mb": run.cost.peak_mb, "eff_cfg": scale}
-            rows.append({"id": scene.id, "seed": scene.seed, **cost})
-    return Drawn(torch.cat(images), rows, warnings)
+    parts = [scenes[first : first + size] for first in range(0, len(scenes), size)]
+    workers = min(torch.get_num_threads(), len(parts)) if backbone.device.type == "cpu" else 1
+    jobs = (
+        delayed(_draw_batch)(params, case, part, backbone, segmenter, 0 if n else showcase)
+        for n, part in enumerate(parts)
+    )
+    with parallel_config("loky", inner_max_num_threads=1):
+        done = Parallel(workers, return_as="generator")(jobs)
+        batches = list(tqdm(done, desc="batches", total=len(parts)))
+    return Drawn(
+        torch.cat([batch.images for batch in batches]),
+        [row for batch in batches for row in batch.rows],
+        [warning for batch in batches for warning in batch.warnings],
+        batches[0].trace,
+    )
+
+
+def _draw_batch(params: Params, case: Case, scenes: Sequence[Scene], backbone, segmenter, showcase: int) -> Drawn:
+    trace = Trace(range(showcase)) if showcase else None
+    methods = watching if trace and case.layout is None else guidance_of
+    run = draw(params, backbone, scenes, methods(params, case, scenes, segmenter), trace)
+    cost = {"seconds": run.cost.seconds / len(scenes), "nfe": run.cost.nfe, "peak_mb": run.cost.peak_mb}
+    rows = [
+        {"id": scene.id, "seed": scene.seed, **cost, "eff_cfg": scale}
+        for scene, scale in zip(scenes, run.eff_cfg.tolist(), strict=True)
+    ]
+    return Drawn(run.images, rows, run.warnings, trace)

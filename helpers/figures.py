@@ -51,17 +51,11 @@ def window_of(trace: Trace) -> tuple[float, float]:
     return first - 0.5, last - 0.5
 
 
-def case_grid(
-    traces: Mapping[str, Trace],
-    images: Mapping[str, torch.Tensor],
-    scores: Mapping[str, Sequence[Mapping]],
-    title: str,
-) -> Figure:
+def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
     """Rows: the showcase prompts; columns: the wanted layout, then the cases in the order of `traces` (baseline first).
 
-    images: case -> (n, 3, H, W) in [0, 1]; scores: case -> a row of the judge's numbers on each of them. The pictures
-    are the scored ones, not the Trace's: rounding, which differs with the batch, decides where a guided run ends.
-    title: model, steps. Dashes are what the case was asked for (the baseline was not told).
+    scores: case -> the judge's numbers, a row for each image of the run. title: model, steps. Dashes are what the case
+    was asked for (the baseline was not told).
     """
     first = next(iter(traces.values())).records
     fig = Figure(figsize=(1.75 * (len(traces) + 1) + 0.4, 2.12 * len(first) + 0.5), layout="constrained")
@@ -75,8 +69,7 @@ def case_grid(
         _show(axes[0], wanted)
         axes[0].set_xlabel(fill(f"{first[row].prompt}, seed {first[row].seed}", 28), fontsize=8)
         for ax, (case, record) in zip(axes[1:], records.items(), strict=True):
-            pixels = (images[case][record.index] * 255).round().byte().permute(1, 2, 0).numpy()
-            _show(ax, overlay.draw_wanted(overlay.enlarge(pixels), record.layout))
+            _show(ax, overlay.draw_wanted(overlay.enlarge(record.final), record.layout))
             found = scores[case][record.index]
             ax.set_xlabel(f"IoU: box {found['box_iou']:.2f}, mask {found['mask_iou']:.2f}", fontsize=8)
     for ax, name in zip(grid[0], ("wanted", *traces), strict=True):
@@ -168,12 +161,8 @@ def strength_plot(sweep: Metrics, title: str) -> Figure:
     left, right = fig.subplots(1, 2, sharey=True)
     sns.lineplot(x=at, y=iou["mean"], marker="o", color=METHOD, ax=left)
     left.fill_between(at, iou["lo"], iou["hi"], color=METHOD, alpha=0.2, lw=0)
-
-    def reach(found):  # of two or three images (smoke) the interval need not contain the mean
-        return [(found["mean"] - found["lo"]).clip(0), (found["hi"] - found["mean"]).clip(0)]
-
-    bars = {"xerr": reach(far), "yerr": reach(iou)}
-    right.errorbar(far["mean"], iou["mean"], **bars, fmt="o-", color=METHOD, ecolor="0.75", lw=1)
+    xerr, yerr = ([found["mean"] - found["lo"], found["hi"] - found["mean"]] for found in (far, iou))
+    right.errorbar(far["mean"], iou["mean"], xerr=xerr, yerr=yerr, fmt="o-", color=METHOD, ecolor="0.75", lw=1)
     for scale, x, y in zip(at, far["mean"], iou["mean"], strict=True):
         right.annotate(f"{scale:g}", (x, y), (5, 5), textcoords="offset points", fontsize=9)
     left.set(xlabel="strength", ylabel="box IoU ↑")

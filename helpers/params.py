@@ -30,7 +30,10 @@ class RunBlock(_Block):
 
 
 class Profile(_Block):
-    """How much work: solver steps, images at a time, and how many benchmark cases each kind of case gets."""
+    """How much work: solver steps, images at a time, and how many benchmark cases each kind of case gets.
+
+    The first `showcase` images of a case are traced, all in its first batch.
+    """
 
     steps: int = Field(ge=2, le=1000)
     batch: Count
@@ -38,6 +41,12 @@ class Profile(_Block):
     ablation: int = Field(ge=1, le=200)
     sweep: int = Field(ge=1, le=64)
     showcase: int = Field(ge=1, le=8)
+
+    @model_validator(mode="after")
+    def _one_batch(self):
+        if self.showcase > self.batch:
+            raise ValueError(f"showcase={self.showcase} is more than batch={self.batch}: raise batch or lower showcase")
+        return self
 
 
 class Sampling(_Block):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import drawn, figures
+from helpers import figures
 from helpers.metrics.judge import Judge
 from helpers.miniature.benchmark import Case, load_cases
 from helpers.params import load
@@ -65,15 +65,13 @@ def by_objects(scored: dict[str, Scored], scenes: Sequence[Case]) -> pd.DataFram
     return pd.DataFrame(rows).groupby(["case", "objects", "seen"], sort=False)[kept].mean().reset_index()
 
 
-def draw(folder: Path, metrics: dict, sweep: dict, scored: dict[str, Scored], about: str) -> None:
-    """The pictures; Traces exist for the headline cases."""
+def draw(folder: Path, metrics: dict, sweep: dict, scored: dict[str, Scored], shown: Sequence[str], about: str) -> None:
+    """The pictures. shown: the cases of the grid, `none` and `full` among them."""
     figures.use_style()
-    kept = [case for case in scored if (DGA / "sample" / case / "trace").is_dir()]
-    traces = {case: Trace.load(DGA / "sample" / case / "trace") for case in kept}
-    images = {case: drawn.load(DGA / "sample" / case).images for case in kept}
-    rows = {case: scored[case].rows for case in kept}
+    traces = {case: Trace.load(DGA / "sample" / case / "trace") for case in shown}
+    rows = {case: scored[case].rows for case in shown}
     pictures = {
-        "dga_cases": figures.case_grid(traces, images, rows, about),
+        "dga_cases": figures.case_grid(traces, rows, about),
         "dga_steps": figures.steps_strip(traces["none"], traces["full"], ("none", "full"), about),
         "dga_metrics": figures.cases_plot(metrics, PLOTTED, about),
         "dga_table": figures.ablation_table(metrics, TABLED, about),
@@ -98,7 +96,8 @@ def write(folder: Path) -> None:
     ]
     pd.DataFrame(means).round(6).to_csv(folder / "dga_strength.csv", index=False)
     about = f"{params.sampling.backbone}, {params.profile.steps} DDIM steps, CFG {params.sampling.cfg_scale:g}"
-    draw(folder, metrics, sweep, scored, about)
+    headline = [case for case in scored if params.case(case).images == "headline"]
+    draw(folder, metrics, sweep, scored, headline, about)
 
 
 def main() -> None:

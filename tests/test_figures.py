@@ -4,7 +4,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -108,16 +107,14 @@ def test_enlarging_repeats_pixels():
 
 def test_case_grid_has_the_baseline_left_and_says_the_scores(traces):
     scores = {case: [{"box_iou": 0.25 + n / 8, "mask_iou": 0.5}] * 2 for n, case in enumerate(traces)}
-    images = {case: torch.rand(2, 3, 64, 64) for case in traces}
-    fig = figures.case_grid(traces, images, scores, "tiny, 5 steps")
+    fig = figures.case_grid(traces, scores, "tiny, 5 steps")
     drawn(fig)
     assert [ax.get_title() for ax in fig.axes[:4]] == ["wanted", "none", "full", "full_masks"]
     assert [ax.get_xlabel() for ax in fig.axes[1:4]] == [f"IoU: box {v}, mask 0.50" for v in ("0.25", "0.38", "0.50")]
     assert len(fig.axes) == 2 * 4
     first, second = fig.axes[1].images[0].get_array(), fig.axes[5].images[0].get_array()
     assert (first != second).any(), "another row is another picture"
-    scored = (images["none"][0] * 255).round().byte().permute(1, 2, 0).numpy()
-    plain = overlay.enlarge(scored)
+    plain = overlay.enlarge(traces["none"].records[0].final)
     untouched = ~np.any([overlay.edge(mask, 3) for mask in overlay.wanted(LAYOUT.boxes_only())], 0)
     assert (np.asarray(first)[untouched] == plain[untouched]).all()
 
