@@ -59,7 +59,7 @@ class Sampling(_Block):
 class StrengthBlock(_Block):
     """rule: a name in helpers.guidance.strength.STRENGTHS. clip: largest rms of an update, null for none."""
 
-    rule: Literal["raw", "unit", "matched"]
+    rule: Literal["raw", "unit", "polyak", "matched"]
     scale: Weight
     clip: Positive | None
 

@@ -150,7 +150,7 @@ def _denoise(job, index, text, guidance, trace, strict, run):
             x_t = x_t.detach()
             x_prev = scheduler.step(pred, t, x_t, return_dict=False, **own_noise)[0]
             if again:
-                x_t = _renoise(ctx, scheduler, x_prev, generators)
+                x_t = _renoise(ctx, x_prev, generators)
         x_t = x_prev
     job.cost.decodes += len(index)
     return x_t, backbone.decode(x_t).clamp(0, 1)
@@ -168,10 +168,9 @@ def predict(ctx: Ctx, text: Text, acting: Sequence[Guidance]) -> None:
         ctx.pred = method.combine(ctx.pred, ctx)
 
 
-def _renoise(ctx: Ctx, scheduler, x_prev, generators):
+def _renoise(ctx: Ctx, x_prev, generators):
     """x_t ~ q(x_t | x_{t-1}) = N(sqrt(a) x_{t-1}, (1 - a) I), a = alpha_bar_t / alpha_bar_{t-1}  (recurrence)."""
-    before = int(ctx.t) - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    a = ctx.alpha_bar / ctx.backbone.alpha_bar(before)
+    a = ctx.alpha_bar / ctx.alpha_bar_next
     return a.sqrt() * x_prev + (1 - a).sqrt() * initial_noise(ctx.backbone, generators)
 
 

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 from helpers.backbones import Backbone
 from helpers.conditions import Prompt
-from helpers.guidance import CFG, Guidance, Matched, Raw, Recurrence, Unit, Window
+from helpers.guidance import CFG, Guidance, Matched, Polyak, Raw, Recurrence, Unit, Window
 from helpers.guidance.gradient import gradient_update
 from helpers.guidance.strength import rms
 from helpers.sampling import initial_noise, sample
@@ -119,7 +119,7 @@ def test_the_same_twice_and_no_global_seed(tiny):
 # --- guidance --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("off", [{"weight": 0.0}, *({"strength": rule(0)} for rule in (Raw, Unit, Matched))])
+@pytest.mark.parametrize("off", [{"weight": 0.0}, *({"strength": rule(0)} for rule in (Raw, Unit, Polyak, Matched))])
 def test_zero_strength_is_bit_equal_with_hooks_running(backbone, off):
     idle = draw(backbone, [CFG(5), Bright(**off)])
     assert idle.cost.backwards == 9
@@ -131,7 +131,7 @@ def test_guidance_lowers_its_loss(backbone):
         return (1 - run.images).square().mean()
 
     plain = loss(draw(backbone, [CFG(5)]))
-    for rule in (Raw(10), Unit(0.1), Matched(0.5)):
+    for rule in (Raw(10), Unit(0.1), Polyak(0.1), Matched(0.5)):
         assert loss(draw(backbone, [CFG(5), Bright(strength=rule, window=Window(0, 1))])) < plain - 2e-3
 
 
@@ -222,14 +222,35 @@ def test_curves(tiny):
 def test_strength_rules(tiny, make_context):
     ctx = make_context(tiny, PROMPTS)
     grad = torch.randn(3, *tiny.latent_shape) * torch.tensor([1e-3, 1.0, 0.0])[:, None, None, None]
-    torch.testing.assert_close(Raw(2).update(grad, ctx), 2 * ctx.sigma * grad)
-    unit = rms(Unit(0.3).update(grad, ctx)).flatten()
+    loss = torch.ones(3)
+    torch.testing.assert_close(Raw(2).update(loss, grad, ctx), 2 * ctx.sigma * grad)
+    unit = rms(Unit(0.3).update(loss, grad, ctx)).flatten()
     torch.testing.assert_close(unit, torch.tensor([0.3, 0.3, 0.0]) * ctx.sigma)
     cfg = rms(ctx.eps - tiny.to_eps(ctx.preds["uncond"], ctx.x_t, ctx.t)).flatten()
-    matched = rms(Matched(0.2).update(grad, ctx)).flatten()
+    matched = rms(Matched(0.2).update(loss, grad, ctx)).flatten()
     torch.testing.assert_close(matched, 0.2 * cfg * torch.tensor([1.0, 1.0, 0.0]))
-    clipped = rms(Raw(2, clip=0.5).update(grad, ctx)).flatten()
+    clipped = rms(Raw(2, clip=0.5).update(loss, grad, ctx)).flatten()
     torch.testing.assert_close(clipped, rms(2 * ctx.sigma * grad).flatten().clamp(max=0.5))
+
+
+@torch.no_grad()
+def test_polyak_goes_to_the_zero_of_a_linear_loss_and_never_further_than_unit(backbone, make_context):
+    """Through the solver itself: the loss <g, x> - b at x_{t-1} is 0 where the step is short enough to get there."""
+    ctx = make_context(backbone, PROMPTS)
+    ctx.job.scheduler.set_timesteps(10)
+    grad = torch.randn(3, *backbone.latent_shape, generator=torch.Generator().manual_seed(0)) * 0.01
+    loss = torch.tensor([0.5, 0.02, 1e6])
+
+    def at_next(pred):
+        x_next = ctx.job.scheduler.step(pred, ctx.t, ctx.x_t, return_dict=False)[0]
+        return (grad * x_next).flatten(1).sum(1)
+
+    update = Polyak(1.0).update(loss, grad, ctx)
+    fallen = at_next(ctx.pred) - at_next(backbone.shift(ctx.pred, update, ctx.t))
+    torch.testing.assert_close(fallen[:2], loss[:2], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(update[2], Unit(1.0).update(loss, grad, ctx)[2])
+    assert (rms(update) <= rms(Unit(1.0).update(loss, grad, ctx)) * 1.001).all()
+    assert not Polyak(1.0).update(loss, torch.zeros_like(grad), ctx).any()
 
 
 def test_losses_are_summed_over_the_batch(tiny, make_context):

@@ -3,7 +3,7 @@
 from helpers.guidance.base import Branch, Ctx, Guidance, Job, Recurrence, Window
 from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA
-from helpers.guidance.strength import STRENGTHS, Matched, Raw, Strength, Unit
+from helpers.guidance.strength import STRENGTHS, Matched, Polyak, Raw, Strength, Unit
 
 __all__ = [
     "CFG",
@@ -14,6 +14,7 @@ __all__ = [
     "Guidance",
     "Job",
     "Matched",
+    "Polyak",
     "Raw",
     "Recurrence",
     "Strength",

@@ -35,6 +35,11 @@ class Job:
     def steps(self) -> int:
         return len(self.scheduler.timesteps)
 
+    @property
+    def stride(self) -> int:
+        """Timesteps of the model from one step of DDIM to the next."""
+        return self.scheduler.config.num_train_timesteps // self.scheduler.num_inference_steps
+
     def encode(self, texts: list[str], chunk: int = 32) -> "Text":
         """The denoiser's text input, one row per text."""
         different = list(dict.fromkeys(texts))
@@ -47,13 +52,15 @@ class Ctx:
     """One step of one batch, shared by all methods; x0_hat and image are made when first read, once, with their graph.
 
     index: positions of the batch's B images in the run. i: step, 0 ... steps - 1. t: the model's timestep.
-    x_t: (B, 4, h, w). preds: raw prediction per branch; pred: the combined one. alpha_bar, sigma = sqrt(1 - alpha_bar).
+    x_t: (B, 4, h, w). preds: raw prediction per branch; pred: the combined one. alpha_bar, sigma = sqrt(1 - alpha_bar);
+    alpha_bar_next: where the step leads to.
     """
 
     def __init__(self, job: Job, index: list[int], i: int, t: torch.Tensor, x_t: torch.Tensor):
         self.job, self.backbone, self.cost = job, job.backbone, job.cost
         self.index, self.i, self.steps, self.t, self.x_t = index, i, job.steps, t, x_t
         self.alpha_bar = self.backbone.alpha_bar(t)
+        self.alpha_bar_next = self.backbone.alpha_bar(int(t) - job.stride)
         self.sigma = (1 - self.alpha_bar).sqrt()
         self.preds: dict[str, torch.Tensor] = {}
         self.pred: torch.Tensor | None = None

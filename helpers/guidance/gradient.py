@@ -42,7 +42,8 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
                 cure = "lower the weight, clip the strength, or sample with strict=False"
                 raise FloatingPointError(f"{update.skipped[0]}: {cure}")
             grad = torch.where(bad[:, None, None, None], 0, grad)
-        update.eps += rule.update(grad, ctx)
+        total = sum(method.weight * loss.detach() for method, loss in losses.items())
+        update.eps += rule.update(total, grad, ctx)
         update.grad_rms += rms(grad).flatten()
     return update
 

@@ -1,7 +1,7 @@
 """How far a gradient moves the prediction: eps' = eps + update(grad). One small value object per rule.
 
-grad is the gradient, with respect to x_t, of the weighted sum of the losses, per image. sigma_t = sqrt(1 - alpha_bar).
-rms is the root mean square over one image's latent; eps itself has rms 1.
+loss (B,) is the weighted sum of the losses, grad its gradient with respect to x_t, per image. sigma_t = sqrt(1 -
+alpha_bar). rms is the root mean square over one image's latent; eps itself has rms 1.
 """
 
 from dataclasses import dataclass
@@ -26,27 +26,42 @@ class Strength:
     scale: float = 1.0
     clip: float | None = None
 
-    def update(self, grad: torch.Tensor, ctx) -> torch.Tensor:
+    def update(self, loss: torch.Tensor, grad: torch.Tensor, ctx) -> torch.Tensor:
         """(B, 4, h, w), to be added to eps."""
-        update = self.scaled(grad, ctx)
+        update = self.scaled(loss, grad, ctx)
         return update if self.clip is None else update * (self.clip / _positive(rms(update))).clamp(max=1)
 
-    def scaled(self, grad, ctx):
+    def scaled(self, loss, grad, ctx):
         raise NotImplementedError(f"{type(self).__name__} is no strength rule: use {', '.join(STRENGTHS)}")
 
 
 class Raw(Strength):
     """The paper's weights as they are: scale * sigma_t * grad."""
 
-    def scaled(self, grad, ctx):
+    def scaled(self, loss, grad, ctx):
         return self.scale * ctx.sigma * grad
 
 
 class Unit(Strength):
     """Direction only: scale * sigma_t * grad / rms(grad)."""
 
-    def scaled(self, grad, ctx):
+    def scaled(self, loss, grad, ctx):
         return self.scale * ctx.sigma * grad / _positive(rms(grad))
+
+
+class Polyak(Strength):
+    """As Unit, but no further than to where the linearised loss is 0 (Polyak 1969); for losses whose best value is 0.
+
+    DDIM turns an update u of eps into -k u of x_{t-1}, k = sigma_t sqrt(alpha_bar_{t-1} / alpha_bar_t) - sigma_{t-1},
+    which to first order lowers the loss by k <grad, u>: u = grad * min(scale sigma_t / rms(grad), loss / (k |grad|^2)).
+    Unit goes on kicking an image whose objects already lie where they should.
+    """
+
+    def scaled(self, loss, grad, ctx):
+        k = ctx.sigma * (ctx.alpha_bar_next / ctx.alpha_bar).sqrt() - (1 - ctx.alpha_bar_next).sqrt()
+        size, numel = _positive(rms(grad)), grad[0].numel()
+        to_zero = loss.clamp(min=0)[:, None, None, None] / _positive(k * numel * size)
+        return torch.minimum(self.scale * ctx.sigma, to_zero) * grad / size
 
 
 class Matched(Strength):
@@ -55,11 +70,11 @@ class Matched(Strength):
     rho = scale * rms(eps_cfg - eps_uncond) / rms(grad); update = rho * grad.
     """
 
-    def scaled(self, grad, ctx):
+    def scaled(self, loss, grad, ctx):
         if "uncond" not in ctx.preds:
             raise ValueError("Matched measures the gradient by the CFG update: put CFG(...) into the guidance list")
         uncond = ctx.backbone.to_eps(ctx.preds["uncond"], ctx.x_t, ctx.t)
         return self.scale * (rms(ctx.eps - uncond) / _positive(rms(grad))).detach() * grad
 
 
-STRENGTHS = {"raw": Raw, "unit": Unit, "matched": Matched}
+STRENGTHS = {"raw": Raw, "unit": Unit, "polyak": Polyak, "matched": Matched}
