@@ -101,7 +101,7 @@ class Segmenter(nn.Module):
         (name,) = config.architectures
         if name not in MODELS:
             raise ValueError(f"{name_or_path} holds a {name}: this segmenter serves {', '.join(MODELS)}")
-        model = MODELS[name].from_pretrained(name_or_path, attn_implementation="eager", dtype=dtype)
+        model = MODELS[name].from_pretrained(name_or_path, attn_implementation="sdpa", dtype=dtype)
         return cls(model.to(device), CLIPTokenizer.from_pretrained(name_or_path))
 
     @torch.no_grad()
