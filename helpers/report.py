@@ -9,9 +9,10 @@ import pandas as pd
 
 from helpers import figures
 from helpers.metrics.judge import Judge
+from helpers.metrics.parsing import parser_metrics
 from helpers.miniature.benchmark import Case, load_cases
 from helpers.params import load
-from helpers.paths import FIGURES, MODELS, RESULTS, weights
+from helpers.paths import FIGURES, MODELS, RESULTS, ROOT, weights
 from helpers.score import Scored, load_score, reference_features
 from helpers.summary import differences, plain, summarise
 from helpers.trace import Trace
@@ -41,9 +42,12 @@ def experiment_metrics(scored: dict[str, Scored], scenes: Sequence[Case], refere
 
 
 def miniature_metrics() -> dict:
-    """model -> metric -> number: what the training notebooks measured on held-out scenes, kept beside the weights."""
+    """model -> metric -> number: what the training notebooks measured on held-out scenes, kept beside the weights, and
+    how well the parser, which is not trained, reads.
+    """
     parts = [json.loads(path.read_text()) for path in sorted(MODELS.glob("*/metrics.json"))]
-    return {model: numbers for part in parts for model, numbers in part.items()}
+    trained = {model: numbers for part in parts for model, numbers in part.items()}
+    return trained | {"parser": parser_metrics(ROOT / "tests" / "everyday_captions.txt")}
 
 
 def table(metrics: dict) -> pd.DataFrame:
