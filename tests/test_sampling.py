@@ -267,15 +267,16 @@ def test_matched_without_cfg_is_refused(tiny):
         draw(tiny, [Bright(strength=Matched())])
 
 
-def test_non_finite_gradient_is_skipped_named_and_kept_to_its_image(tiny):
-    whole = draw(tiny, [CFG(5), Bright()])
+@pytest.mark.parametrize("rule", [Raw(), Polyak(0.1)])
+def test_non_finite_gradient_is_skipped_named_and_kept_to_its_image(tiny, rule):
+    whole = draw(tiny, [CFG(5), Bright(strength=rule)])
     with pytest.warns(UserWarning, match=r"image 1 \(seed 6\), step 2 of 6: the gradient of bright .* not finite"):
-        broken = draw(tiny, [CFG(5), Bright(break_at=2)])
+        broken = draw(tiny, [CFG(5), Bright(strength=rule, break_at=2)])
     assert len(broken.warnings) == 1 and "loss nan" in broken.warnings[0] and "skipped" in broken.warnings[0]
     assert torch.equal(broken.images[[0, 2]], whole.images[[0, 2]])
     assert broken.images.isfinite().all() and not torch.equal(broken.images[1], whole.images[1])
     with pytest.raises(FloatingPointError, match="image 1 .* lower the weight, clip the strength"):
-        draw(tiny, [CFG(5), Bright(break_at=2)], strict=True)
+        draw(tiny, [CFG(5), Bright(strength=rule, break_at=2)], strict=True)
 
 
 # --- recurrence ------------------------------------------------------------------------------------------------------

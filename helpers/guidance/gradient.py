@@ -35,14 +35,14 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
         weights = [torch.full_like(loss, method.weight) for method, loss in losses.items()]
         (grad,) = torch.autograd.grad(list(losses.values()), ctx.x_t, weights, retain_graph=n < len(by_rule))
         ctx.cost.backwards += len(ctx.index)
+        total = sum(method.weight * loss.detach() for method, loss in losses.items())
         bad = ~grad.flatten(1).isfinite().all(1)
         if bad.any():
             update.skipped += [_describe(ctx, row, losses) for row in bad.nonzero().flatten().tolist()]
             if strict:
                 cure = "lower the weight, clip the strength, or sample with strict=False"
                 raise FloatingPointError(f"{update.skipped[0]}: {cure}")
-            grad = torch.where(bad[:, None, None, None], 0, grad)
-        total = sum(method.weight * loss.detach() for method, loss in losses.items())
+            grad, total = torch.where(bad[:, None, None, None], 0, grad), torch.where(bad, 0, total)
         update.eps += rule.update(total, grad, ctx)
         update.grad_rms += rms(grad).flatten()
     return update
