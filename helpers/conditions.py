@@ -1,10 +1,14 @@
 """What the user asks for, as plain validated data: JSON in (`model_validate_json`) and JSON out (`model_dump_json`)."""
 
+import base64
+import binascii
+import io
 import re
 from itertools import groupby
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from helpers.tokens import locate
@@ -32,6 +36,22 @@ def decode_mask(text: str) -> np.ndarray:
         )
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(height, width)
+
+
+def encode_image(image: np.ndarray) -> str:
+    """uint8 (H, W, 3) image -> its PNG as base64 text."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def decode_image(text: str) -> np.ndarray:
+    """The inverse of `encode_image`: uint8 (H, W, 3). ValueError when the text holds no image."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
+            return np.asarray(image.convert("RGB"))
+    except (binascii.Error, UnidentifiedImageError, OSError):
+        raise ValueError(f"{text[:40]!r} is no image as base64 text: make it with encode_image") from None
 
 
 class _Data(BaseModel):
@@ -156,3 +176,76 @@ def _covered(start: float, stop: float, n: int) -> torch.Tensor:
     """The share of each of n pixels that lies between two fractions."""
     left = torch.arange(n, dtype=torch.float64)
     return ((left + 1).clamp(max=stop * n) - left.clamp(min=start * n)).clamp(min=0).float()
+
+
+class Move(_Data):
+    """Drag the point `handle` to `target`: (x, y) as fractions of the image's width and height, in [0, 1]."""
+
+    handle: tuple[float, float]
+    target: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name, point in {"handle": self.handle, "target": self.target}.items():
+            if not all(0 <= v <= 1 for v in point):
+                raise ValueError(
+                    f"the {name} {point} lies outside the image: use fractions of its width and height between 0 and 1"
+                )
+        return self
+
+
+class Drag(_Data):
+    """A source image, what it shows, and where points of it shall go; a handle with its own target holds its object.
+
+    prompt: describes the picture. source: the image as text, see `encode_image`. mask: what moves with the handles, as
+    text (see `encode_mask`), every handle on it; None leaves that to a click segmenter.
+    """
+
+    prompt: str
+    source: str
+    moves: tuple[Move, ...]
+    mask: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self):
+        Prompt(text=self.prompt)
+        height, width = decode_image(self.source).shape[:2]
+        if not self.moves:
+            raise ValueError(f"the drag of {self.prompt!r} has no handles: give at least one Move(handle, target)")
+        handles = [move.handle for move in self.moves]
+        twice = next((h for h in handles if handles.count(h) > 1), None)
+        if twice:
+            raise ValueError(f"the drag of {self.prompt!r} has two targets for the handle {twice}: keep one")
+        if all(move.handle == move.target for move in self.moves):
+            raise ValueError(f"the drag of {self.prompt!r} has no motion, {handles[0]} stays: set a target elsewhere")
+        if self.mask is None:
+            return self
+        mask = decode_mask(self.mask)
+        if mask.shape != (height, width):
+            raise ValueError(
+                f"the mask of the drag of {self.prompt!r} is {mask.shape[0]}x{mask.shape[1]}, its source image "
+                f"{height}x{width}: resize the mask and encode it again with encode_mask"
+            )
+        if not mask.any():
+            raise ValueError(
+                f"the mask of the drag of {self.prompt!r} is empty: mark at least one pixel, or leave it out"
+            )
+        for x, y in handles:
+            if not mask[min(int(y * height), height - 1), min(int(x * width), width - 1)]:
+                raise ValueError(f"the handle {(x, y)} is not on the drag's mask: mark the object that it shall move")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the source image."""
+        return decode_image(self.source).shape[:2]
+
+    def image(self) -> torch.Tensor:
+        """The source image, (3, H, W) float32 in [0, 1]."""
+        return torch.from_numpy(decode_image(self.source).copy()).permute(2, 0, 1) / 255
+
+    def points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Handles and targets, each (k, 2) float32: x, y in pixels, (0, 0) the centre of the first one."""
+        height, width = self.size
+        places = torch.tensor([[move.handle, move.target] for move in self.moves])
+        return tuple((places * torch.tensor([width, height]) - 0.5).unbind(1))

@@ -1,11 +1,11 @@
-"""Layouts: JSON in and out, rasterising, tokens of phrases, and every refusal with its message."""
+"""Layouts and drags: JSON in and out, rasterising, tokens of phrases, and every refusal with its message."""
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from helpers.conditions import Layout, Prompt, Region, decode_mask, encode_mask
+from helpers.conditions import Drag, Layout, Move, Prompt, Region, decode_image, decode_mask, encode_image, encode_mask
 from helpers.tokens import check_window, phrase_tokens
 
 TWO = "a red ball and a blue ball"
@@ -116,3 +116,51 @@ def test_prompt_past_the_window_is_refused(tiny):
         check_window(tiny.pipe.tokenizer, long)
     with pytest.raises(ValueError, match="82 tokens"):
         tiny.encode_text([long])
+
+
+# --- drags -----------------------------------------------------------------------------------------------------------
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (8, 16, 3), np.uint8)
+SPOT = np.zeros((8, 16), bool)
+SPOT[2:6, 4:12] = True
+
+
+def drag(moves=((0.5, 0.5, 0.75, 0.25),), **fields):
+    moves = [Move(handle=move[:2], target=move[2:]) for move in moves]
+    return Drag(**{"prompt": "a red car", "source": encode_image(PICTURE), "moves": moves} | fields)
+
+
+def test_drag_survives_json():
+    one = drag([(0.5, 0.5, 0.75, 0.25), (0.3, 0.4, 0.3, 0.4)], mask=encode_mask(SPOT))
+    assert Drag.model_validate_json(one.model_dump_json()) == one
+    assert (decode_image(one.source) == PICTURE).all() and one.size == (8, 16)
+    np.testing.assert_allclose(one.image().permute(1, 2, 0).numpy(), PICTURE / 255, atol=1e-6)
+
+
+def test_points_are_in_pixels_with_the_first_ones_centre_at_zero():
+    handles, targets = drag([(0.5 / 16, 0.5 / 8, 15.5 / 16, 7.5 / 8)]).points()
+    assert handles.tolist() == [[0, 0]] and targets.tolist() == [[15, 7]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"moves": [(1.2, 0.5, 0.5, 0.5)]}, ["handle (1.2, 0.5)", "outside the image", "between 0 and 1"]),
+        ({"moves": [(0.5, 0.5, 0.5, -0.1)]}, ["target (0.5, -0.1)", "outside the image", "between 0 and 1"]),
+        ({"moves": []}, ["'a red car'", "no handles", "at least one Move"]),
+        ({"moves": [(0.5, 0.5, 0.5, 0.5)]}, ["'a red car'", "no motion", "(0.5, 0.5) stays", "set a target elsewhere"]),
+        ({"moves": [(0.5, 0.5, 1, 1), (0.5, 0.5, 0, 0)]}, ["two targets", "(0.5, 0.5)", "keep one"]),
+        ({"mask": encode_mask(np.ones((4, 4), bool))}, ["mask", "4x4", "8x16", "resize"]),
+        ({"mask": encode_mask(np.zeros((8, 16), bool))}, ["mask", "empty", "mark at least one pixel"]),
+        ({"mask": encode_mask(~SPOT)}, ["handle (0.5, 0.5)", "not on the drag's mask", "mark the object"]),
+        ({"source": "a photo"}, ["'a photo'", "no image", "encode_image"]),
+        ({"source": "aGVsbG8="}, ["'aGVsbG8='", "no image", "encode_image"]),
+        ({"prompt": " "}, ["' '", "is empty"]),
+        ({"speed": 3}, ["speed", "Extra inputs are not permitted"]),
+    ],
+)
+def test_refused_drags_name_thing_value_and_cure(fields, words):
+    with pytest.raises(ValidationError) as error:
+        drag(**fields)
+    for word in words:
+        assert word in str(error.value)
