@@ -54,12 +54,13 @@ def sample(
 ) -> Run:
     """Draw one image per prompt.
 
-        x_T ~ N(0, I)
+        x_T = start(z), z ~ N(0, I)                                                        e.g. inverted latents
         for t = T ... 1:
             eps  = combine(eps_theta(x_t, t, branch) for every branch)                 classifier-free guidance and kin
             g    = sum of weight * energy(x0_hat(x_t, eps), decode(x0_hat), ...)       inside the methods' windows
             eps' = eps + strength(grad g)                                              one backward through all of it
-            x_{t-1} = solver(x_t, eps')                                                with recurrence: re-noised, again
+            x_{t-1} = after(solver(x_t, eps'))                                         e.g. a background kept
+            x_t ~ q(x_t | x_{t-1}), and again                                          with recurrence
 
     guidance: methods; with an empty list the model follows the prompt without CFG. seeds: one per image, 0, 1, ... by
     default; an image's noise depends on its own seed only. batch: images at a time, which bounds memory; it changes the
@@ -131,6 +132,8 @@ def _denoise(job, index, text, guidance, trace, strict, run):
     generators = [torch.Generator().manual_seed(job.seeds[k]) for k in index]
     own_noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     x_t = initial_noise(backbone, generators)
+    for method in guidance:
+        x_t = method.start(x_t, index)
     for i, t in enumerate(scheduler.timesteps):
         ctx = Ctx(job, index, i, t, x_t)
         acting = [method for method in guidance if method.active(ctx)]
@@ -149,6 +152,8 @@ def _denoise(job, index, text, guidance, trace, strict, run):
             _record(ctx, pred, found, guidance, trace, run)
             x_t = x_t.detach()
             x_prev = scheduler.step(pred, t, x_t, return_dict=False, **own_noise)[0]
+            for method in guidance:
+                x_prev = method.after(x_prev, ctx)
             if again:
                 x_t = _renoise(ctx, x_prev, generators)
         x_t = x_prev

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.conditions import Layout
+from helpers.conditions import Drag, Layout
 
 SIDE = 128  # frames are not kept larger
 
@@ -20,15 +20,17 @@ class Record:
     """One image of a run, over its S steps.
 
     frames: uint8 (S, H, W, 3), x0_hat decoded. final: uint8 (H, W, 3). maps: "<method>.<name>" -> (S, ...), maps in
-    [0, 1] as uint8 of 0 to 255 ("dga.masks": (S, regions, h, w)), others float16. curves: "<method>" (its loss),
-    "<method>.<term>", "grad_rms", "update_rms", "eff_cfg" -> float32 (S,), NaN where not computed. Losses are there at
-    every step, also outside the method's window.
+    [0, 1] as uint8 of 0 to 255 ("dga.masks": (S, regions, h, w)), a method's `signed` ones as float16 ("dma.flow": (S,
+    2, h, w) in pixels), numbers per region as float32. curves: "<method>" (its loss), "<method>.<term>", "grad_rms",
+    "update_rms", "eff_cfg" -> float32 (S,), NaN where not computed. Losses are there at every step, also outside the
+    method's window.
     """
 
     index: int
     prompt: str
     seed: int
     layout: Layout | None = None
+    drag: Drag | None = None
     frames: np.ndarray | None = None
     final: np.ndarray | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
@@ -53,10 +55,12 @@ class Trace:
         outside = [k for k in self.images if not 0 <= k < len(job.prompts)]
         if outside:
             raise ValueError(f"the trace wants image {outside[0]} of a run of {len(job.prompts)}: count from 0")
-        layouts = next((method.layouts for method in guidance if hasattr(method, "layouts")), {})
-        self.records = [
-            Record(k, job.prompts[k].text, job.seeds[k], layouts[k] if layouts else None) for k in self.images
-        ]
+        layouts, drags = (
+            next((getattr(method, kind) for method in guidance if hasattr(method, kind)), [None] * len(job.prompts))
+            for kind in ("layouts", "drags")
+        )
+        self.records = [Record(k, job.prompts[k].text, job.seeds[k], layouts[k], drags[k]) for k in self.images]
+        self._by_region = tuple(f"{method.name}." for method in guidance if hasattr(method, "layouts"))
         self.settings = {method.name: method.settings() for method in guidance} | {"steps": job.steps}
         self.timesteps, self.sigmas = [0] * job.steps, [0.0] * job.steps
 
@@ -75,7 +79,8 @@ class Trace:
                 for key, value in {"": loss, **{f".{key}": value for key, value in info.items()}}.items():
                     value = value[row].detach().float().cpu().numpy()
                     if value.ndim > 1:
-                        value = (value * 255).round().clip(0, 255).astype(np.uint8)
+                        signed = key[1:] in method.signed
+                        value = value.astype(np.float16) if signed else _bytes(value)
                     kept = record.maps if value.ndim else record.curves
                     kept[method.name + key] = _put(kept.get(method.name + key), ctx, value)
 
@@ -87,7 +92,8 @@ class Trace:
             record.curves = curves | record.curves
             if record.layout:
                 regions = len(record.layout.regions)
-                record.maps = {name: values[:, :regions] for name, values in record.maps.items()}
+                padded = [name for name in record.maps if name.startswith(self._by_region)]
+                record.maps |= {name: record.maps[name][:, :regions] for name in padded}
 
     def save(self, folder: str | Path) -> Path:
         """Write trace.json and arrays.npz; an older trace at `folder` is replaced, nothing is left half-written."""
@@ -100,8 +106,9 @@ class Trace:
             arrays |= {f"{n}/frames": record.frames, f"{n}/final": record.final}
             arrays |= {f"{n}/maps/{name}": values for name, values in record.maps.items()}
             arrays |= {f"{n}/curves/{name}": np.float32(values) for name, values in record.curves.items()}
-            layout = record.layout.model_dump(mode="json") if record.layout else None
-            entries.append({"index": record.index, "prompt": record.prompt, "seed": record.seed, "layout": layout})
+            asked = {"layout": record.layout, "drag": record.drag}
+            asked = {kind: condition and condition.model_dump(mode="json") for kind, condition in asked.items()}
+            entries.append({"index": record.index, "prompt": record.prompt, "seed": record.seed, **asked})
         head = {"timesteps": self.timesteps, "sigmas": self.sigmas, "settings": self.settings, "records": entries}
         (part / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
         np.savez_compressed(part / "arrays.npz", **arrays)
@@ -121,15 +128,23 @@ class Trace:
         trace.timesteps, trace.sigmas, trace.settings = head["timesteps"], head["sigmas"], head["settings"]
         with np.load(folder / "arrays.npz") as arrays:
             for n, entry in enumerate(head["records"]):
-                layout = Layout.model_validate(entry["layout"]) if entry["layout"] else None
+                asked = {
+                    name: kind.model_validate(entry[name]) if entry.get(name) else None
+                    for name, kind in {"layout": Layout, "drag": Drag}.items()
+                }
                 own = {key.split("/", 1)[1]: arrays[key] for key in arrays.files if key.startswith(f"{n}/")}
                 kinds = {
                     kind: {key.split("/", 1)[1]: value for key, value in own.items() if key.startswith(kind + "/")}
                     for kind in ("maps", "curves")
                 }
                 places = {key: entry[key] for key in ("index", "prompt", "seed")}
-                trace.records.append(Record(**places, layout=layout, frames=own["frames"], final=own["final"], **kinds))
+                trace.records.append(Record(**places, **asked, frames=own["frames"], final=own["final"], **kinds))
         return trace
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """[0, 1] -> uint8 of 0 to 255."""
+    return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def _put(kept: np.ndarray | None, ctx, value: np.ndarray) -> np.ndarray:

@@ -215,6 +215,49 @@ def test_curves(tiny):
     assert (run.curves["update_rms"][:, :3] > 0).all() and not run.curves["eff_cfg"].isnan().any()
 
 
+# --- where it starts, and after each step ----------------------------------------------------------------------------
+
+
+class Halfway(Guidance):
+    """Starts from a constant and pins the left half of every x_{t-1} to another."""
+
+    def __init__(self, again=Recurrence()):  # noqa: B008
+        self.recurrence, self.seen = again, []
+
+    def start(self, x_t, index):
+        self.seen.append(("start", list(index)))
+        return torch.full_like(x_t, 0.5)
+
+    def after(self, x_prev, ctx):
+        self.seen.append(("after", ctx.i))
+        return torch.cat([torch.full_like(x_prev[..., :8], float(ctx.i)), x_prev[..., 8:]], -1)
+
+
+def test_start_and_after_decide_the_latents(tiny):
+    halfway, bright = Halfway(), Bright(weight=0.0)
+    run = draw(tiny, [CFG(5), halfway, bright], batch=2)
+    assert halfway.seen == [
+        *[("start", [0, 1]), *[("after", i) for i in range(STEPS)]],
+        *[("start", [2]), *[("after", i) for i in range(STEPS)]],
+    ]
+    assert (bright.calls[0].x_t == 0.5).all()
+    assert (bright.calls[1].x_t[..., :8] == 0).all() and (bright.calls[1].x_t[..., 8:] != 0.5).any()
+    assert (run.latents[..., :8] == STEPS - 1).all()
+
+
+def test_after_comes_before_the_noise_of_a_recurrence(tiny):
+    halfway = Halfway(again=Recurrence(2, Window(0, 0.1)))
+    draw(tiny, [halfway])
+    assert [i for name, i in halfway.seen if name == "after"] == [0, 0, 1, 2, 3, 4, 5]
+
+
+def test_hooks_that_change_nothing_are_bit_equal(tiny):
+    class Idle(Guidance):
+        pass
+
+    assert torch.equal(draw(tiny, [CFG(5), Idle()]).images, draw(tiny, [CFG(5)]).images)
+
+
 # --- strength --------------------------------------------------------------------------------------------------------
 
 

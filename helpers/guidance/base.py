@@ -137,13 +137,15 @@ class Guidance:
     """One method. Override the hooks it needs; the loop calls them in the order in which they stand here.
 
     weight multiplies the method's energy, strength turns the gradient into a change of eps, window is where the method
-    acts, recurrence where its steps are repeated.
+    acts, recurrence where its steps are repeated; `start` and `after` know no window. signed: the maps in info whose
+    values leave [0, 1], such as a flow in pixels; a Trace keeps them as float16, the others as bytes.
     """
 
     weight: float = 1.0
     strength: Strength = Raw()
     window: Window = Window()
     recurrence: Recurrence = Recurrence()
+    signed: tuple[str, ...] = ()
 
     # energy(ctx) -> (loss (B,), info): lower is better. info holds whatever is worth plotting, detached, per image:
     # a (B,) entry becomes a curve, larger ones go to the Trace. A method without an energy leaves it None.
@@ -165,6 +167,10 @@ class Guidance:
     def setup(self, job: Job) -> None:
         """Once per run: check what is asked, encode texts, prepare targets."""
 
+    def start(self, x_t: torch.Tensor, index: list[int]) -> torch.Tensor:
+        """x_T (B, 4, h, w) of the images `index`, made of what the methods before this one made of the noise."""
+        return x_t
+
     def active(self, ctx: Ctx) -> bool:
         return ctx in self.window
 
@@ -179,3 +185,7 @@ class Guidance:
     def combine(self, pred: torch.Tensor, ctx: Ctx) -> torch.Tensor:
         """The prediction made of `pred` (what the methods before this one made) and ctx.preds."""
         return pred
+
+    def after(self, x_prev: torch.Tensor, ctx: Ctx) -> torch.Tensor:
+        """x_{t-1}, made of what the solver and the methods before this one made; called at every step."""
+        return x_prev
