@@ -80,28 +80,50 @@ class Judge(nn.Module, PyTorchModelHubMixin, model_card_template=CARD):
         """images: (B, 3, 64, 64) in [0, 1] -> logits kind (B, 12, 64, 64), color (B, 7, ...), pattern (B, 2, ...),
         way (B, 2, ...) in units of REACH pixels (x then y), background (B, 5), present (B, 11 kinds + 7 colours),
         features (B, 64)."""
-        x = (images - 0.5).mul(4).contiguous(memory_format=torch.channels_last)
-        levels = []
-        for stage in self.down:
-            x = stage(x)
-            levels.append(x)
+        levels = self.levels(images)
         features = self.embed(torch.cat([levels[-1].mean((2, 3)), levels[2].mean((2, 3))], 1))
-        for k in range(len(self.up), 0, -1):
-            x = self.up[k - 1](levels[k] + F.interpolate(self.lateral[k - 1](x), scale_factor=2, mode="nearest"))
-        x = self.last(torch.cat([levels[0], F.interpolate(x, scale_factor=2, mode="nearest")], 1))
+        x = self._merge(levels)
         kind, color, pattern, way = self.dense(x).split(self.parts, 1)
         background, present = self.scene(F.relu(features)).split([len(BACKGROUNDS), self.scene.out_features - 5], 1)
         names = ("kind", "color", "pattern", "way", "background", "present", "features")
         return dict(zip(names, (kind, color, pattern, way, background, present, features)))
 
+    def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """images as in `forward` -> the encoder's features, one (B, width, h, w) per scale, h = 64, 32, 16, 8, 4."""
+        x = (images - 0.5).mul(4).contiguous(memory_format=torch.channels_last)
+        levels = []
+        for stage in self.down:
+            x = stage(x)
+            levels.append(x)
+        return levels
+
+    def _merge(self, levels: list[torch.Tensor]) -> torch.Tensor:
+        """What the dense predictions are made of: (B, 32, 64, 64), all scales together."""
+        x = levels[-1]
+        for k in range(len(self.up), 0, -1):
+            x = self.up[k - 1](levels[k] + F.interpolate(self.lateral[k - 1](x), scale_factor=2, mode="nearest"))
+        return self.last(torch.cat([levels[0], F.interpolate(x, scale_factor=2, mode="nearest")], 1))
+
     @torch.no_grad()
     def judge(self, images: torch.Tensor, batch: int = 50) -> dict[str, torch.Tensor]:
         """The forward pass in batches, in float32 on the CPU."""
+        outs = [self(part) for part in self._batches(images, batch)]
+        return {key: torch.cat([o[key].float().cpu() for o in outs]) for key in outs[0]}
+
+    @torch.no_grad()
+    def pyramid(self, images: torch.Tensor, batch: int = 50) -> list[torch.Tensor]:
+        """Dense features for point correspondence and LPIPS-style distances, in float32 on the CPU: `levels`, and
+        last the (B, 32, 64, 64) that the dense predictions are made of."""
+        outs = []
+        for part in self._batches(images, batch):
+            levels = self.levels(part)
+            outs.append([*levels, self._merge(levels)])
+        return [torch.cat(scale).float().cpu().contiguous() for scale in zip(*outs)]
+
+    def _batches(self, images: torch.Tensor, batch: int) -> list[torch.Tensor]:
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, SIDE, SIDE):
             raise ValueError(f"the judge scores (B, 3, 64, 64) images in [0, 1], not {tuple(images.shape)}: resize")
-        where = next(self.parameters())
-        outs = [self(part.to(where)) for part in images.split(batch)]
-        return {key: torch.cat([o[key].float().cpu() for o in outs]) for key in outs[0]}
+        return [part.to(next(self.parameters())) for part in images.split(batch)]
 
     def recognise(self, images: torch.Tensor) -> list[list[Found]]:
         """images: (B, 3, 64, 64) in [0, 1] -> the objects of every image, best score first."""
