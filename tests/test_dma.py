@@ -25,6 +25,7 @@ from helpers.guidance.dma import (
 )
 from helpers.guidance.strength import rms
 from helpers.inversion import Inverted, Recorder, invert
+from helpers.perception.disturbed import DisturbedClicks, DisturbedFlow
 from helpers.sampling import sample
 from helpers.trace import Trace
 
@@ -379,3 +380,25 @@ def test_a_trajectory_of_another_run_is_refused(tiny, trajectory):
         sample(tiny, PROMPTS, [dma(trajectory=trajectory)], steps=6)
     with pytest.raises(ValueError, match="the trajectory has 3 images for 1 prompts"):
         sample(tiny, ONE.prompt, [dma([ONE], trajectory=trajectory)], steps=STEPS)
+
+
+# --- errors on purpose -----------------------------------------------------------------------------------------------
+
+
+def test_disturbed_clicks_grow_shrink_and_shift():
+    image, point = ONE.image()[None], torch.tensor([[[15.0, 27.0]]])
+    for grow in (0, 2, -3):
+        mask = DisturbedClicks(Blocks(), grow)(image, point) > 0
+        assert torch.equal(mask[0], block(8 - grow, 20 - grow, 24 + grow, 36 + grow))
+    mask = DisturbedClicks(Blocks(), shift=(4, -5))(image, point) > 0
+    assert torch.equal(mask[0], block(12, 15, 28, 31))
+
+
+def test_disturbed_flow_is_wrong_by_as_much_as_asked():
+    source = ONE.image()[None].expand(2, -1, -1, -1)
+    wrong = DisturbedFlow(Centroids(), 3.0)
+    error = wrong(source, source)
+    assert error.square().sum(1).mean().sqrt().item() == pytest.approx(3)
+    assert torch.equal(error, wrong(source, source)) and torch.equal(error[0], error[1])
+    method = DMA(wrong, DisturbedClicks(Blocks(), 1), patches, [ONE])
+    assert method.settings()["weight"] == 90
