@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.backbones import load_backbone
 from helpers.metrics.drag import background_psnr, centre_distance, dense, find, perceptual_distance, score
 from helpers.metrics.judge import Found, Judge
-from helpers.miniature import drags
+from helpers.miniature import drags, drawn_drags
 from helpers.miniature.drags import FORMS, Case, Moved, load_drags, make_case, shifted, store
 from helpers.miniature.world import SIDE, render
 from helpers.paths import weights
@@ -155,3 +156,22 @@ def test_background_psnr_ignores_the_object():
         image[:, y0:y1, x0:x1] = 0
     assert background_psnr(case, image) == pytest.approx(100)
     assert background_psnr(case, case.drag.image() + 0.01) == pytest.approx(40, abs=0.01)
+
+
+def test_a_drawn_case_is_about_an_object_that_its_prompt_names(judge):
+    backbone = load_backbone("mini-sd", device="cpu")
+    case = drawn_drags.make_case("dev", 0, backbone, judge)
+    assert case == drawn_drags.make_case("dev", 0, backbone, judge)
+    (moved,), (found,) = case.moved, judge.recognise(case.drag.image()[None])
+    assert f"{moved.color} {moved.kind}" in case.prompt and case.scene is None
+    handles, targets = case.drag.points()
+    ((dx, dy),) = (targets - handles).tolist()
+    assert moved.edited_box == tuple(v + d for v, d in zip(moved.box, (dx, dy, dx, dy)))
+    assert min(moved.edited_box) >= 0 and max(moved.edited_box) <= SIDE
+    ((x, y),) = handles.long().tolist()
+    mask = next(f.mask for f in found if (f.kind, f.color) == (moved.kind, moved.color))
+    others = [f.mask for f in found if (f.kind, f.color) != (moved.kind, moved.color)]
+    x0, y0, x1, y1 = map(int, moved.edited_box)
+    assert mask[y, x] and not any(other[y0:y1, x0:x1].any() for other in others)
+    row = score([case], case.drag.image()[None], judge)[0]
+    assert row["center_dist"] == pytest.approx(np.hypot(dx, dy), abs=0.01) and np.isnan(row["edit_fidelity"])
