@@ -150,6 +150,9 @@ class Training(_Block):
     mini_sd: dict[str, SingleRun]
     guide_segmenter: dict[str, StagedRun]
     judge: dict[str, StagedRun]
+    raft: dict[str, StagedRun]
+    sam: dict[str, StagedRun]
+    dino: dict[str, StagedRun]
 
 
 class Params(_Block):

@@ -18,7 +18,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from helpers.miniature.world import Scene, random_scene
 
-SEEDS = {"autoencoder": 1, "mini-sd": 2, "guide_segmenter": 3, "judge": 4, "text": 5, "held_out": 99}
+SEEDS = {
+    "autoencoder": 1,
+    "mini-sd": 2,
+    "guide_segmenter": 3,
+    "judge": 4,
+    "text": 5,
+    "raft": 6,
+    "sam": 7,
+    "dino": 8,
+    "clip": 11,
+    "judge_clip": 12,
+    "held_out": 99,
+}
 
 
 def device() -> torch.device:

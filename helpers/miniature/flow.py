@@ -1,0 +1,94 @@
+"""Training of the optical flow: a tiny RAFT on pairs of scenes between which objects moved.
+
+Guidance compares a clean source with a blurry x0_hat, so the second picture of a pair is also blurred, rebuilt from
+disturbed latents, or guessed by mini-sd.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models.optical_flow import RAFT
+
+from helpers.backbones import Backbone
+from helpers.miniature.bank import Mixed
+from helpers.miniature.early import soften
+from helpers.miniature.motion import again, displace, edits
+from helpers.miniature.noised import guesses
+from helpers.miniature.training import SEEDS, Scenes, fit
+from helpers.miniature.world import Scene, render
+from helpers.perception.flow import Flow, flows, miniature
+
+UPDATES = 4  # more bring nothing at 64 pixels
+GAMMA = 0.8  # the weight of an update's error is GAMMA to the number of updates after it (Teed & Deng 2020)
+SEVERAL = 0.3  # probability that an object moves although another one was chosen
+
+
+def build() -> RAFT:
+    torch.manual_seed(SEEDS["raft"])
+    return miniature()
+
+
+def view(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """source and image (3, 64, 64) uint8 before and after the motion, flow (2, 64, 64), moved (64, 64) bool."""
+    pair = displace(scene, rng, SEVERAL)
+    source, image = (render(s).image.transpose(2, 0, 1) for s in (scene, pair.scene))
+    return {"source": source, "image": image, "flow": pair.flow, "moved": pair.moved}
+
+
+def loss(model, items, generator, power=1.0):
+    """Distance to the truth after every update, in pixels; moved pixels count five times.
+
+    power < 1 counts small errors for more and large ones, hopeless in a vague picture, for less (Sun et al. 2018).
+    """
+    where = next(model.parameters()).device
+    items = {key: value.to(where) for key, value in items.items()}
+    target = soften(items["image"].float() / 255, generator)
+    out = flows(model, items["source"].float() / 255, target, UPDATES)
+    moved = items["moved"].float()
+    weight = 1 + 4 * moved
+    errors = [((flow.float() - items["flow"]).abs().sum(1) + 0.01) ** power for flow in out]
+    value = sum(GAMMA ** (UPDATES - 1 - k) * (weight * e).sum() / weight.sum() for k, e in enumerate(errors))
+    with torch.no_grad():
+        epe = (out[-1].float() - items["flow"]).norm(dim=1)
+        parts = {"epe": epe.mean(), "epe_moving": (epe * moved).sum() / moved.sum()}
+    return value, parts
+
+
+def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (1400, 900), batch: int = 8) -> RAFT:
+    """Two runs below `folder`: renders; then, for exactness, pairs of whose second pictures half come from a bank.
+
+    Half of the bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
+    """
+    fresh = Scenes(SEEDS["raft"], view, steps[0] * batch)
+    raft = fit(build(), fresh, loss, folder / "renders", steps[0], batch, lr=1.5e-3, ema=0.995)
+    fresh = Scenes(SEEDS["raft"] + 100, view, steps[1] * batch)
+    change = guesses(backbone, lambda i: again(fresh.seed, i, SEVERAL), fresh.seed)
+    mixed = Mixed(fresh, min(1600, len(fresh) // 2), change)
+    exact = partial(loss, power=0.5)
+    return fit(raft.requires_grad_(True), mixed, exact, folder / "mixed", steps[1], batch, lr=7e-4, ema=0.99)
+
+
+# --- held-out numbers -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def evaluate(flow: Flow, scenes: list[Scene], images: torch.Tensor) -> dict[str, float]:
+    """The flow from renders of `scenes` to `images` (n, 3, 64, 64), pictures of the same scenes after `edits`.
+
+    In pixels: epe_moving, the mean distance to the true motion over the visible source pixels of the moved objects;
+    epe, over all pixels; motion, how far those objects moved (the error of a flow that is zero).
+    """
+    pairs = edits(scenes)
+    source = torch.from_numpy(np.stack([render(s).image for s in scenes])).permute(0, 3, 1, 2).float() / 255
+    truth = torch.from_numpy(np.stack([p.flow for p in pairs]))
+    moved = torch.from_numpy(np.stack([p.moved for p in pairs]))
+    where = next(flow.parameters()).device
+    parts = [flow(a.to(where), b.to(where)).cpu() for a, b in zip(source.split(50), images.split(50))]
+    epe = (torch.cat(parts) - truth).norm(dim=1)
+    return {
+        "epe_moving": float(epe[moved].mean()),
+        "epe": float(epe.mean()),
+        "motion": float(truth.norm(dim=1)[moved].mean()),
+    }
