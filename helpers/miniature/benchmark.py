@@ -1,4 +1,4 @@
-"""The benchmark's data: layout cases (dev, test, many) and 1,000 held-out scenes, written to data/ and read there.
+"""The benchmark's data: cases (dev, test, many), their captions, and 1,000 held-out scenes, in data/.
 
 `python -m helpers.miniature.benchmark` writes the folder, which data.dvc tracks. Everything follows from fixed seeds.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.miniature.captions import long_caption, short_caption
+from helpers.miniature.captions import long_caption, short_caption, shuffled
 from helpers.miniature.world import (
     BACKGROUNDS,
     COLORS,
@@ -48,7 +48,10 @@ class Named(BaseModel):
 
 
 class Case(BaseModel):
-    """One benchmark case: a prompt that names every object of a scene, and the layout of that scene."""
+    """One benchmark case: a prompt that names every object of a scene, and the layout of that scene.
+
+    relations: (subject, words, object) that the prompt states, as positions in `things`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str
@@ -58,15 +61,21 @@ class Case(BaseModel):
     background: str
     layout: Layout
     things: tuple[Named, ...]
+    relations: tuple[tuple[int, str, int], ...] = ()
+
+
+def case_scene(split: str, number: int, n: int) -> tuple[Scene, np.random.Generator]:
+    """The scene of case `number` of a split, with n objects; every fourth shows a composition held out in training."""
+    rng = np.random.default_rng([SEED, list(SPLITS).index(split), number])
+    return random_scene(rng, n, held_out=number // 4 % 4 == 3), rng
 
 
 def make_case(split: str, number: int, n: int) -> Case:
-    """Case `number` of a split, with n objects; every fourth shows at least one composition that training held out.
+    """Case `number` under its short caption.
 
     Masks are the visible parts of the silhouettes, boxes their tight boxes; an object of a case shows at least 60 %.
     """
-    rng = np.random.default_rng([SEED, list(SPLITS).index(split), number])
-    scene = random_scene(rng, n, held_out=number // 4 % 4 == 3)
+    scene, rng = case_scene(split, number, n)
     drawn = render(scene)
     caption = short_caption(scene, rng)
     regions, things = [], []
@@ -86,6 +95,24 @@ def make_case(split: str, number: int, n: int) -> Case:
     )
 
 
+def make_captions(split: str, number: int, n: int) -> dict[str, dict]:
+    """What can be said about the scene of a case: "short" (the case's prompt), "long", and "shuffled": the sentences
+    of the long one in another order.
+
+    Each is {"text", "phrases": (words, start, thing) in the order of the text, "relations"}; a thing is its position in
+    the case's `things`, the order of the short caption.
+    """
+    scene, rng = case_scene(split, number, n)
+    short, long = short_caption(scene, rng), long_caption(scene, rng)
+    place = {phrase.thing: k for k, phrase in enumerate(short.phrases)}
+    written = {}
+    for name, caption in (("short", short), ("long", long), ("shuffled", shuffled(long, rng))):
+        phrases = [(p.text, p.start, place[p.thing]) for p in sorted(caption.phrases, key=lambda p: p.start)]
+        relations = [(place[i], words, place[j]) for i, words, j in caption.relations]
+        written[name] = {"text": caption.text, "phrases": phrases, "relations": relations}
+    return written
+
+
 def held_out_scene(i: int) -> tuple[Scene, np.random.Generator]:
     """Held-out scene i: 1, 2, 3, 4 objects in turn; scenes 800 to 999 show held-out compositions, the others none."""
     rng = np.random.default_rng([SEED + 1, i])
@@ -93,11 +120,14 @@ def held_out_scene(i: int) -> tuple[Scene, np.random.Generator]:
 
 
 def write(folder: Path = DATA) -> None:
-    """Write layouts.json, scenes.npz, scenes.json and the data card."""
+    """Write layouts.json, captions.json, scenes.npz, scenes.json and the data card."""
     folder.mkdir(parents=True, exist_ok=True)
     cases = {split: [make_case(split, i, n) for i, n in enumerate(counts)] for split, counts in SPLITS.items()}
-    dumped = {split: [case.model_dump(mode="json") for case in part] for split, part in cases.items()}
+    no_text = {"relations"}  # captions.json has them
+    dumped = {split: [case.model_dump(mode="json", exclude=no_text) for case in part] for split, part in cases.items()}
     (folder / "layouts.json").write_text(json.dumps(dumped, indent=1))
+    said = {split: [make_captions(split, i, n) for i, n in enumerate(counts)] for split, counts in SPLITS.items()}
+    (folder / "captions.json").write_text(json.dumps(said))
     arrays = {name: np.full((SCENES, 4), -1, np.int16) for name in (*FIELDS, "side", "x", "y")}
     arrays["background"] = np.zeros(SCENES, np.int16)
     arrays["images"] = np.zeros((SCENES, 64, 64, 3), np.uint8)
@@ -126,19 +156,53 @@ def write(folder: Path = DATA) -> None:
     (folder / "README.md").write_text(CARD)
 
 
+def _read(name: str):
+    path = DATA / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
+    return json.loads(path.read_text())
+
+
 @cache
 def load_cases(split: str) -> tuple[Case, ...]:
-    """The cases of "dev", "test" or "many" (5 and 6 objects).
+    """The cases of "dev", "test" or "many" (5 and 6 objects) under their short captions, without relations.
 
     Raises FileNotFoundError when data/ is missing, ValueError for an unknown split.
     """
-    path = DATA / "layouts.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
-    splits = json.loads(path.read_text())
+    splits = _read("layouts.json")
     if split not in splits:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(splits)}")
     return tuple(Case.model_validate(case) for case in splits[split])
+
+
+@cache
+def load_captioned(split: str, caption: str) -> tuple[Case, ...]:
+    """The same cases under "short", "long" or "shuffled" captions, with the relations that these state.
+
+    Things and regions stand in the order in which the caption first names them.
+    """
+    cases, captions = load_cases(split), _read("captions.json")[split]
+    if caption not in captions[0]:
+        raise ValueError(f"unknown caption {caption!r}; choose one of {', '.join(captions[0])}")
+    return tuple(_captioned(case, said[caption]) for case, said in zip(cases, captions, strict=True))
+
+
+def _captioned(case: Case, said: dict) -> Case:
+    first = {thing: (words, start) for words, start, thing in reversed(said["phrases"])}
+    order = sorted(first, key=lambda thing: first[thing][1])
+    regions = tuple(
+        case.layout.regions[thing].model_copy(update={"phrase": first[thing][0], "start": first[thing][1]})
+        for thing in order
+    )
+    return Case.model_validate(
+        case.model_dump()
+        | {
+            "prompt": said["text"],
+            "layout": {"prompt": said["text"], "regions": [region.model_dump() for region in regions]},
+            "things": [case.things[thing].model_dump() for thing in order],
+            "relations": [(order.index(i), words, order.index(j)) for i, words, j in said["relations"]],
+        }
+    )
 
 
 @cache
@@ -180,6 +244,9 @@ No photographs, no people.
   `many` (32) has 5 and 6 objects and lies outside mini-sd's training distribution. A case holds a prompt that names
   every object, the seed of the initial noise, the background, and per phrase a box (fractions of the side) and a mask
   (run lengths). In every fourth block of four cases an object shows a colour that mini-sd never saw on its kind.
+- `captions.json`: what can be said about the scenes of these cases: a short caption (the prompt in `layouts.json`), a
+  long one with every attribute and a chain of relations, and the long one with its sentences shuffled; each with its
+  phrases, their places and the relations.
 - `scenes.npz`: 1,000 held-out scenes: images, visible masks (bits packed along x), kind, colour, pattern, size, side,
   centre, background. The last 200 show unseen compositions.
 - `scenes.json`: a short and a long caption of each scene, with the characters of every phrase and the relations.

@@ -4,7 +4,8 @@ The graph is the ground truth: `objects` (kind, colour, pattern, size of each), 
 A caption names every object of its scene, so a model trained on captions has no reason to draw what nobody asked for.
 """
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -113,6 +114,23 @@ def long_caption(scene: Scene, rng: np.random.Generator) -> Caption:
         w.name(phrase, b)
     w.add(f". the scene is {PLACES[scene.background]}.")
     return Caption(w.text, tuple(w.phrases), tuple(relations), scene.background)
+
+
+def shuffled(caption: Caption, rng: np.random.Generator) -> Caption:
+    """The same sentences in another order (where there are two, the other one): the text as a stress for parsers."""
+    sentences = [(m.start(), m[0]) for m in re.finditer(r"[^.]+", caption.text) if m[0].strip()]
+    sentences = [(start + len(s) - len(s.lstrip()), s.strip()) for start, s in sentences]
+    order = rng.permutation(len(sentences))
+    if len(order) > 1 and (order == np.sort(order)).all():
+        order = np.roll(order, 1)
+    w = _Writer()
+    for start, sentence in (sentences[k] for k in order):
+        inside = [p for p in caption.phrases if start <= p.start < start + len(sentence)]
+        w.phrases += [
+            replace(p, start=len(w.text) + p.start - start, stop=len(w.text) + p.stop - start) for p in inside
+        ]
+        w.add(sentence + ". ")
+    return replace(caption, text=w.text.strip(), phrases=tuple(w.phrases))
 
 
 def random_caption(scene: Scene, rng: np.random.Generator) -> Caption:
