@@ -1,0 +1,147 @@
+"""DCA, dense concept alignment: prompts in DADG (Wang et al., CVPR 2025). The loss formulas are *reconstructed*.
+
+A parser reads the prompt as a scene graph; a detector finds its objects in the decoded x0_hat; CLIP compares crops with
+concepts. With unit embeddings v of crops and w of texts, A the objects that have attributes, R the relations:
+
+    L_attribute = 1/|A| sum_i [1 - <w_i, v_i>]    v_i: window around the box of object i
+    L_relation  = 1/|R| sum_j [1 - <w_j, v_j>]    v_j: window around the union of the boxes of subject and object
+    L_DCA       = L_attribute + L_relation,       weight 60, first 70 % of the steps
+
+Boxes carry no gradient, the pixels in the windows do. An object that the detector does not find has no window: its
+concepts are then compared with the whole picture, which asks for the object to appear somewhere.
+
+The paper writes an attribute's embedding as w_a (+) w_c, "concatenation of property and category"; two vectors beside
+each other do not fit an image's. Here it is either the embedding of the whole phrase, "striped red car", or (`parts`)
+the mean of the embeddings of its words: <mean w, v> is the mean of the cosines, what <w_a (+) w_c, v (+) v> amounts to.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
+from helpers.guidance.strength import Raw, Strength
+from helpers.perception.crops import crop, square, union
+from helpers.perception.scene_graph import SceneGraph, parse
+
+CERTAIN = 0.5  # a detection with a lower score counts as absent
+
+
+@dataclass(frozen=True)
+class Concept:
+    """texts: what is compared, by the mean of their embeddings. objects: one of an image's (attribute) or two."""
+
+    image: int
+    texts: tuple[str, ...]
+    objects: tuple[int, ...]
+
+
+def phrase(graph: SceneGraph, i: int) -> tuple[str, ...]:
+    """The whole phrase of an object: ("striped red car",)."""
+    return (graph.phrase(i),)
+
+
+def parts(graph: SceneGraph, i: int) -> tuple[str, ...]:
+    """Its attributes and its noun, each by itself: ("striped", "red", "car")."""
+    return (*graph.objects[i].attributes, graph.objects[i].noun)
+
+
+CONCEPTS = {"phrase": phrase, "parts": parts}
+
+
+def attributes(image: int, graph: SceneGraph, texts: Callable) -> list[Concept]:
+    """One concept per object that has attributes."""
+    return [Concept(image, texts(graph, i), (i,)) for i, thing in enumerate(graph.objects) if thing.attributes]
+
+
+def relations(image: int, graph: SceneGraph) -> list[Concept]:
+    """One concept per relation, in words: "red car left of striped blue fish"."""
+    return [
+        Concept(image, (f"{graph.phrase(i)} {words} {graph.phrase(j)}",), (i, j)) for i, words, j in graph.relations
+    ]
+
+
+class DCA(Guidance):
+    """eps' = eps + strength(grad of weight * (w_attribute L_attribute + w_relation L_relation)).
+
+    similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
+    `helpers.perception.detector`. concept: how an attribute's text is embedded, a name in CONCEPTS.
+    """
+
+    def __init__(
+        self,
+        similarity,
+        detector,
+        weight: float = 60.0,
+        attribute_weight: float = 1.0,
+        relation_weight: float = 1.0,
+        concept: str = "phrase",
+        window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
+        strength: Strength = Raw(),  # noqa: B008 (frozen)
+        recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
+    ):
+        if concept not in CONCEPTS:
+            raise ValueError(f"unknown concept {concept!r}: use one of {', '.join(CONCEPTS)}")
+        self.similarity, self.detector, self.weight, self.concept = similarity, detector, weight, concept
+        self.weights = {"attribute": attribute_weight, "relation": relation_weight}
+        self.window, self.strength, self.recurrence = window, strength, recurrence
+
+    def settings(self) -> dict:
+        return super().settings() | self.weights | {"concept": self.concept}
+
+    def setup(self, job: Job) -> None:
+        graphs = [parse(prompt.text) for prompt in job.prompts]
+        self._phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
+        texts = CONCEPTS[self.concept]
+        self._concepts = {
+            "attribute": [attributes(k, graph, texts) for k, graph in enumerate(graphs)],
+            "relation": [relations(k, graph) for k, graph in enumerate(graphs)],
+        }
+        empty = [k for k, *kinds in zip(range(len(graphs)), *self._concepts.values()) if not any(kinds)]
+        if empty:
+            raise ValueError(
+                f"the prompt {job.prompts[empty[0]].text!r} states no attribute and no relation: DCA has nothing to "
+                "align; say one, such as 'a red car'"
+            )
+        every = chain.from_iterable(chain.from_iterable(self._concepts.values()))
+        words = list(dict.fromkeys(text for concept in every for text in concept.texts))
+        self._words = dict(zip(words, self.similarity.embed(words), strict=True))
+
+    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
+        """L_DCA (B,). info: attribute, relation (B,), the losses; boxes (B, N, 4) as fractions of the image's sides and
+        scores (B, N) of the N objects, 0 where absent."""
+        image = ctx.image
+        height, width = image.shape[-2:]
+        phrases = [self._phrases[k] for k in ctx.index]
+        boxes, scores = self.detector(image.detach(), phrases)
+        ctx.cost.auxiliary += len(ctx.index)
+        boxes = torch.where((scores >= CERTAIN)[..., None], boxes, boxes.new_tensor([0, 0, width, height]))
+        chosen = {kind: list(chain(*(concepts[k] for k in ctx.index))) for kind, concepts in self._concepts.items()}
+        every = list(chain(*chosen.values()))
+        cosines = self._cosines(image, every, [ctx.index.index(concept.image) for concept in every], boxes)
+        ctx.cost.auxiliary += len(every)
+        losses = {}
+        for kind, part in zip(chosen, cosines.split([len(c) for c in chosen.values()])):
+            losses[kind] = _mean(1 - part, [ctx.index.index(concept.image) for concept in chosen[kind]], len(ctx.index))
+        loss = sum(weight * losses[kind] for kind, weight in self.weights.items())
+        shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
+        return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
+
+    def _cosines(self, image, concepts: Sequence[Concept], rows: list[int], boxes: torch.Tensor) -> torch.Tensor:
+        """(K,): how well each concept fits its window."""
+        height, width = image.shape[-2:]
+        of = torch.tensor(rows, device=image.device)
+        ends = torch.tensor([(c.objects[0], c.objects[-1]) for c in concepts], device=image.device)
+        windows = square(union(boxes[of, ends[:, 0]], boxes[of, ends[:, 1]]), height, width)
+        seen = self.similarity(crop(image, windows, of, self.similarity.side))
+        texts = torch.stack([torch.stack([self._words[t] for t in c.texts]).mean(0) for c in concepts])
+        return (seen * texts.to(seen)).sum(1)
+
+
+def _mean(values: torch.Tensor, rows: list[int], n: int) -> torch.Tensor:
+    """(n,): mean of the values that belong to each row, 0 where none does."""
+    of = torch.tensor(rows, dtype=torch.long, device=values.device)
+    count = torch.bincount(of, minlength=n).clamp(min=1)
+    return values.new_zeros(n).index_add(0, of, values) / count

@@ -1,0 +1,240 @@
+"""Dense concept alignment: windows, detections, the loss against values known on paper, and the method in the loop."""
+
+import pytest
+import torch
+from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
+from helpers.guidance import CFG, Window
+from helpers.guidance.dca import CONCEPTS, DCA, attributes, relations
+from helpers.perception.crops import crop, square, union
+from helpers.perception.detector import MaskDetector, ZeroShotDetector
+from helpers.perception.scene_graph import parse
+from helpers.sampling import sample
+
+LONG = "a red car is left of a blue ball. the blue ball is on grass."
+COLORS = {"red": (1.0, 0, 0), "blue": (0, 0, 1.0)}
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_window_is_square_holds_its_box_and_stays_inside():
+    boxes = torch.tensor([[20.0, 20, 30, 40], [0, 0, 10, 10], [50, 60, 64, 64], [0, 20, 64, 40]])
+    windows = square(boxes, 64, 64)
+    sides = windows[:, 2:] - windows[:, :2]
+    torch.testing.assert_close(sides[:, 0], sides[:, 1])
+    torch.testing.assert_close(sides[:, 0], torch.tensor([23.0, 11.5, 16.1, 64.0]))
+    assert (windows >= 0).all() and (windows <= 64).all()
+    torch.testing.assert_close(windows[0], torch.tensor([13.5, 18.5, 36.5, 41.5]))
+    inside = (windows[:, :2] <= boxes[:, :2]) & (windows[:, 2:] >= boxes[:, 2:])
+    assert inside.all()
+
+
+def test_a_window_of_a_wide_image_is_no_taller_than_the_image():
+    assert square(torch.tensor([0.0, 0, 60, 10]), 32, 64).tolist() == [14, 0, 46, 32]
+
+
+def test_union_holds_both():
+    assert union(torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 0, 9, 3])).tolist() == [1, 0, 9, 4]
+
+
+def test_a_crop_of_everything_is_the_image_and_a_part_gets_the_gradient():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = crop(images, torch.tensor([[0.0, 0, 16, 16]], dtype=torch.float64), torch.tensor([1]), 16)
+    torch.testing.assert_close(whole[0], images[1])
+    images.requires_grad_()
+    (grad,) = torch.autograd.grad(
+        crop(images, torch.tensor([[4.0, 4, 8, 8]], dtype=torch.float64), torch.tensor([0]), 8).sum(), images
+    )
+    assert grad[0, :, 4:8, 4:8].abs().min() > 0
+    assert not grad[0, :, :3].any() and not grad[1].any()
+
+
+# --- detection -------------------------------------------------------------------------------------------------------
+
+
+class Painted(torch.nn.Module):
+    """A segmenter by hand: a phrase's logit is 20 where the image has the colour that its first word names."""
+
+    def embed(self, phrases):
+        return torch.tensor([COLORS[phrase.split()[-2]] for phrase in phrases])
+
+    def forward(self, images, embeddings):
+        return 40 * torch.einsum("bchw,bnc->bnhw", images, embeddings) - 20
+
+
+def picture(**blocks):
+    """(1, 3, 64, 64), black, with blocks x0, y0, x1, y1 of a colour."""
+    image = torch.zeros(1, 3, 64, 64)
+    for color, (x0, y0, x1, y1) in blocks.items():
+        image[0, :, y0:y1, x0:x1] = torch.tensor(COLORS[color])[:, None, None]
+    return image
+
+
+def test_the_mask_detector_boxes_the_largest_part():
+    image = picture(red=(4, 6, 24, 16))
+    image[0, 0, 40:43, 40:43] = 1  # a stray patch
+    boxes, scores = MaskDetector(Painted())(image, [["red car", "blue ball"]])
+    assert boxes[0].tolist() == [[4, 6, 24, 16], [0, 0, 0, 0]]
+    assert scores[0, 0] > 0.99 and scores[0, 1] == 0
+
+
+def test_the_mask_detector_takes_other_phrases_for_every_image():
+    images = torch.cat([picture(red=(0, 0, 8, 8)), picture(blue=(8, 8, 20, 20))])
+    detector = MaskDetector(Painted())
+    boxes, scores = detector(images, [["red car"], ["red car", "blue ball"]])
+    assert boxes.shape == (2, 2, 4) and scores.shape == (2, 2)
+    assert (scores > 0).tolist() == [[True, False], [False, True]]
+    assert boxes[1, 1].tolist() == [8, 8, 20, 20]
+    assert detector(images, [[], []])[0].shape == (2, 0, 4)
+
+
+def test_a_detector_of_transformers_loads_and_answers_alike(tmp_path, make_pipeline):
+    torch.manual_seed(0)
+    tokenizer = make_pipeline().tokenizer
+    tokenizer.model_max_length = 16
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
+    config = Owlv2Config(
+        text_config={**size, **special, "vocab_size": len(tokenizer)},
+        vision_config={**size, "image_size": 64, "patch_size": 16},
+        projection_dim=32,
+    )
+    Owlv2ForObjectDetection(config).save_pretrained(tmp_path)
+    Owlv2Processor(Owlv2ImageProcessor(size={"height": 64, "width": 64}), tokenizer).save_pretrained(tmp_path)
+    detector = ZeroShotDetector.load(tmp_path)
+    boxes, scores = detector(torch.rand(2, 3, 48, 64), [["red car"], ["red car", "blue ball"]])
+    assert boxes.shape == (2, 2, 4) and ((scores >= 0) & (scores <= 1)).all()
+    assert scores[0, 1] == 0 and scores[1, 1] > 0
+    assert (boxes >= 0).all() and (boxes[..., 0::2] <= 64).all() and (boxes[..., 1::2] <= 48).all()
+
+
+# --- concepts --------------------------------------------------------------------------------------------------------
+
+
+def test_concepts_of_a_graph():
+    graph = parse("a striped red car left of a ball")
+    (one,) = attributes(3, graph, CONCEPTS["phrase"])
+    assert (one.image, one.texts, one.objects) == (3, ("striped red car",), (0,))
+    (split,) = attributes(0, graph, CONCEPTS["parts"])
+    assert split.texts == ("striped", "red", "car")
+    (between,) = relations(0, graph)
+    assert between.texts == ("striped red car left of ball",) and between.objects == (0, 1)
+
+
+class Colour(torch.nn.Module):
+    """A CLIP by hand: an image is its mean colour, a text the mean of the colours that it names; both of length 1."""
+
+    side = 8
+
+    def embed(self, phrases):
+        named = [[COLORS[w] for w in p.split() if w in COLORS] or [(0, 1.0, 0)] for p in phrases]
+        return torch.nn.functional.normalize(torch.stack([torch.tensor(c).mean(0) for c in named]), dim=1)
+
+    def forward(self, images):
+        return torch.nn.functional.normalize(images.mean((2, 3)) + 1e-6, dim=1)
+
+
+def energy(backbone, make_context, image, prompt="a red car left of a blue ball", **settings):
+    method = DCA(Colour(), MaskDetector(Painted()), **settings)
+    with torch.no_grad():
+        ctx = make_context(backbone, [prompt], [method])
+        ctx.image = image
+        return *method.energy(ctx), method
+
+
+def test_loss_of_known_pictures(tiny, make_context):
+    image = picture(red=(4, 4, 24, 24), blue=(40, 40, 60, 60))
+    loss, info, _ = energy(tiny, make_context, image)
+    assert info["attribute"].item() == pytest.approx(0, abs=1e-4), "each window holds its own colour only"
+    assert info["relation"].item() == pytest.approx(0, abs=1e-3), "half red, half blue, as the relation's text"
+    assert loss.item() == pytest.approx(info["attribute"].item() + info["relation"].item())
+    assert info["boxes"][0, 0].tolist() == pytest.approx([4 / 64, 4 / 64, 24 / 64, 24 / 64])
+
+
+def test_an_absent_object_is_asked_of_the_whole_picture(tiny, make_context):
+    _, info, _ = energy(tiny, make_context, picture(red=(4, 4, 24, 24)))
+    assert info["scores"][0].tolist() == pytest.approx([1, 0], abs=1e-3)
+    assert info["boxes"][0, 1].tolist() == [0, 0, 0, 0]
+    assert info["attribute"].item() == pytest.approx(0.5, abs=1e-3), "red is right, and nothing is blue"
+    assert info["relation"].item() == pytest.approx(1 - 0.5**0.5, abs=1e-3)
+
+
+def test_weights_choose_the_terms(tiny, make_context):
+    image = picture(red=(4, 4, 24, 24))
+    for kind in ("attribute", "relation"):
+        off = {f"{name}_weight": float(name == kind) for name in ("attribute", "relation")}
+        loss, info, _ = energy(tiny, make_context, image, **off)
+        assert loss.item() == pytest.approx(info[kind].item())
+
+
+def test_the_mean_of_the_words_is_the_mean_of_their_cosines(tiny, make_context):
+    _, info, _ = energy(
+        tiny, make_context, picture(red=(4, 4, 24, 24)), "a red car and a blue ball", concept="parts", relation_weight=0
+    )
+    word = [1.0, 0.0]  # cosines of "red" and "car" (green, as every word without a colour) with a red window
+    absent = [0.0, 0.0]  # of "blue" and "ball" with a picture that is black and red
+    assert info["attribute"].item() == pytest.approx(1 - (sum(word) + sum(absent)) / 4, abs=1e-3)
+
+
+def test_gradient_by_finite_differences():
+    """The cosines of fixed windows, with respect to the pixels."""
+    method = DCA(Colour().double(), None)
+    graph = parse("a red car left of a blue ball")
+    concepts = [*attributes(0, graph, CONCEPTS["phrase"]), *relations(0, graph)]
+    texts = [text for concept in concepts for text in concept.texts]
+    method._words = dict(zip(texts, method.similarity.embed(texts).double(), strict=True))
+    image = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    boxes = torch.tensor([[[1.0, 1, 5, 5], [6, 6, 11, 10]]], dtype=torch.float64)
+
+    def cosines(x):
+        return method._cosines(x, concepts, [0] * len(concepts), boxes)
+
+    assert torch.autograd.gradcheck(cosines, image.requires_grad_(), eps=1e-6, atol=1e-5)
+
+
+def test_images_with_different_numbers_of_concepts_do_not_mix(tiny, make_context):
+    prompts = ["a red car", "a red car left of a blue ball"]
+    method = DCA(Colour(), MaskDetector(Painted()))
+    images = torch.cat([picture(red=(4, 4, 24, 24)), picture(blue=(40, 40, 60, 60))])
+    with torch.no_grad():
+        ctx = make_context(tiny, prompts, [method])
+        ctx.image = images
+        loss, info = method.energy(ctx)
+        for k, prompt in enumerate(prompts):
+            alone, _, _ = energy(tiny, make_context, images[k : k + 1], prompt)
+            torch.testing.assert_close(loss[k], alone[0])
+    assert info["relation"][0] == 0, "no relation, no loss"
+
+
+# --- in the loop -----------------------------------------------------------------------------------------------------
+
+
+def run(backbone, methods, prompts=(LONG, "a red car")):
+    return sample(backbone, list(prompts), methods, steps=4, seeds=[1, 2])
+
+
+def test_zero_weight_is_the_baseline_and_a_weight_is_not(backbone):
+    plain = run(backbone, [CFG(5)])
+    quiet = run(backbone, [CFG(5), DCA(Colour(), MaskDetector(Painted()), weight=0)])
+    loud = run(backbone, [CFG(5), DCA(Colour(), MaskDetector(Painted()), weight=60)])
+    assert torch.equal(plain.images, quiet.images)
+    assert (plain.images != loud.images).flatten(1).any(1).all()
+    assert loud.curves["dca.relation"][0].isfinite().sum() == 3, "the first 70 % of four steps"
+    assert loud.cost.auxiliary == 3 * (2 + 4), "two detections and four crops a step"
+
+
+def test_the_window_bounds_the_method(backbone):
+    method = DCA(Colour(), MaskDetector(Painted()), window=Window(0, 0))
+    assert torch.equal(run(backbone, [CFG(5)]).images, run(backbone, [CFG(5), method]).images)
+    assert method.settings()["concept"] == "phrase"
+
+
+def test_prompts_without_concepts_are_refused(backbone):
+    with pytest.raises(ValueError, match="'a car' states no attribute and no relation"):
+        run(backbone, [DCA(Colour(), MaskDetector(Painted()))], ["a red car", "a car"])
+
+
+def test_an_unknown_concept_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown concept 'sum': use one of phrase, parts"):
+        DCA(Colour(), MaskDetector(Painted()), concept="sum")
