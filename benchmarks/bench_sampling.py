@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from helpers.backbones import load_backbone
-from helpers.guidance import CFG, DGA
+from helpers.guidance import CFG
+from helpers.guidance.dga import DGA
 from helpers.miniature.benchmark import load_cases
 from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter

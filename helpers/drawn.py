@@ -5,7 +5,7 @@ images.npz holds uint8 (n, 64, 64, 3), run.json what was drawn with which settin
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,19 @@ from helpers.trace import Trace
 class Drawn:
     """Images (n, 3, H, W) in [0, 1] of benchmark cases. rows: per image id, seed, seconds, nfe, peak_mb, eff_cfg.
 
-    trace: of the first images, if one was asked for.
+    trace: of the first images, if one was asked for. settings: of the case that drew them, once they are loaded again.
     """
 
     images: torch.Tensor
     rows: list[dict]
     warnings: list[str]
     trace: Trace | None = None
+    settings: dict = field(default_factory=dict)
 
 
 def save(drawn: Drawn, folder: Path, about: dict) -> None:
-    """Write images.npz, run.json and, if there is one, trace/ into `folder`, all or nothing."""
+    """Write images.npz, run.json and, if there is one, trace/ into `folder`, all or nothing. about: JSON data, with the
+    case's own values under "settings"."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -48,4 +50,4 @@ def load(folder: Path) -> Drawn:
     run = json.loads((folder / "run.json").read_text())
     with np.load(folder / "images.npz") as stored:
         images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2).float() / 255
-    return Drawn(images, run["rows"], run["warnings"])
+    return Drawn(images, run["rows"], run["warnings"], settings=run["settings"])

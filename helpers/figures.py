@@ -78,6 +78,47 @@ def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping
     return fig
 
 
+def prompt_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
+    """Rows: the showcase prompts; columns: the cases in the order of `traces` (baseline first).
+
+    scores: case -> the judge's numbers, a row for each image of the run; "-" is a prompt without relations.
+    """
+    first = next(iter(traces.values())).records
+    fig = Figure(figsize=(1.75 * len(traces) + 2.6, 2.05 * len(first) + 0.5), layout="constrained")
+    grid = fig.subplots(len(first), len(traces) + 1, squeeze=False, width_ratios=[1.3, *[1] * len(traces)])
+    for row, axes in enumerate(grid):
+        record = first[row]
+        axes[0].text(0, 0.5, fill(f"{record.prompt} (seed {record.seed})", 26), fontsize=8.5, va="center")
+        axes[0].set_axis_off()
+        for ax, (case, trace) in zip(axes[1:], traces.items(), strict=True):
+            _show(ax, overlay.enlarge(trace.records[row].final))
+            found = scores[case][trace.records[row].index]
+            shares = ["-" if np.isnan(found[key]) else f"{found[key]:.2f}" for key in ("attribute_acc", "relation_acc")]
+            ax.set_xlabel(f"attributes {shares[0]}, relations {shares[1]}", fontsize=7.5)
+    for ax, name in zip(grid[0, 1:], traces, strict=True):
+        ax.set_title(name, fontsize=11)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def objects_plot(images: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
+    """One panel per metric: means over the number of objects with 95 % intervals, by guidance and caption.
+
+    images: a line per image with "guidance" (none or full), "caption", "objects" and the metrics.
+    """
+    fig = Figure(figsize=(3.3 * len(names) + 1.4, 3.2), layout="constrained")
+    axes = fig.subplots(1, len(names), sharey=True)
+    style = {"x": "objects", "hue": "guidance", "style": "caption", "hue_order": ["none", "full"]}
+    palette = {"none": BASE, "full": METHOD}
+    for ax, name in zip(axes, names, strict=True):
+        sns.lineplot(images, y=name, ax=ax, palette=palette, markers=True, err_style="bars", seed=0, **style)
+        ax.set(title=name, ylabel="", xlabel="objects in the prompt", ylim=(0, 1.05))
+        ax.get_legend().remove()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    fig.suptitle(title + "; 5 and 6 objects lie outside the training distribution", fontsize=10)
+    return fig
+
+
 def steps_strip(
     baseline: Trace, method: Trace, names: tuple[str, str], title: str, image: int = 0, shown: int = 6
 ) -> Figure:
@@ -146,26 +187,26 @@ def cases_plot(metrics: Metrics, names: Sequence[str], title: str) -> Figure:
     return fig
 
 
-def strength_plot(sweep: Metrics, title: str) -> Figure:
-    """Left: box IoU over strength. Right: what it costs, box IoU against kernel distance; numbers are strengths.
+def strength_plot(sweep: Metrics, metric: str, title: str) -> Figure:
+    """Left: the metric over strength. Right: what it costs, the metric against kernel distance; numbers are strengths.
 
     sweep: strength -> metric -> entry, 0 is the baseline.
     """
     scales = sorted(sweep, key=float)
     at = [float(scale) for scale in scales]
-    iou, far = (
+    gain, far = (
         {key: np.array([sweep[scale][name][key] for scale in scales], float) for key in ("mean", "lo", "hi")}
-        for name in ("box_iou", "kernel_distance")
+        for name in (metric, "kernel_distance")
     )
     fig = Figure(figsize=(8, 3.1), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True)
-    sns.lineplot(x=at, y=iou["mean"], marker="o", color=METHOD, ax=left)
-    left.fill_between(at, iou["lo"], iou["hi"], color=METHOD, alpha=0.2, lw=0)
-    xerr, yerr = ([found["mean"] - found["lo"], found["hi"] - found["mean"]] for found in (far, iou))
-    right.errorbar(far["mean"], iou["mean"], xerr=xerr, yerr=yerr, fmt="o-", color=METHOD, ecolor="0.75", lw=1)
-    for scale, x, y in zip(at, far["mean"], iou["mean"], strict=True):
+    sns.lineplot(x=at, y=gain["mean"], marker="o", color=METHOD, ax=left)
+    left.fill_between(at, gain["lo"], gain["hi"], color=METHOD, alpha=0.2, lw=0)
+    xerr, yerr = ([found["mean"] - found["lo"], found["hi"] - found["mean"]] for found in (far, gain))
+    right.errorbar(far["mean"], gain["mean"], xerr=xerr, yerr=yerr, fmt="o-", color=METHOD, ecolor="0.75", lw=1)
+    for scale, x, y in zip(at, far["mean"], gain["mean"], strict=True):
         right.annotate(f"{scale:g}", (x, y), (5, 5), textcoords="offset points", fontsize=9)
-    left.set(xlabel="strength", ylabel="box IoU ↑")
+    left.set(xlabel="strength", ylabel=f"{metric} ↑")
     right.set(xlabel="kernel distance ↓")
     fig.suptitle(title, fontsize=10)
     return fig

@@ -23,10 +23,9 @@ class _Block(BaseModel):
 
 
 class RunBlock(_Block):
-    """profile: the block of `profiles` in use. cases: which cases of the experiment the pipeline runs."""
+    """profile: the block of `profiles` in use."""
 
     profile: str
-    cases: tuple[str, ...]
 
 
 class Profile(_Block):
@@ -72,13 +71,18 @@ class RecurrenceBlock(_Block):
 
 
 class Case(_Block):
-    """A named set of values. layout: what of the benchmark's layout is used; null is the unguided baseline.
-
-    weight: lambda_DGA (paper 25). coverage_weight, size_weight, distance_weight: of the three losses (reconstructed,
-    paper 1 each). window: the fraction of the steps that is guided (paper 0.7). images: which count applies.
-    """
+    """A named set of values. images: which count of the profile applies."""
 
     images: Literal["headline", "ablation"]
+
+
+class LayoutCase(Case):
+    """layout: what of the benchmark's layout is used; null is the unguided baseline.
+
+    weight: lambda_DGA (paper 25). coverage_weight, size_weight, distance_weight: of the three losses (reconstructed,
+    paper 1 each). window: the fraction of the steps that is guided (paper 0.7).
+    """
+
     layout: Literal["boxes", "masks"] | None
     weight: Weight | None = None
     coverage_weight: Weight | None = None
@@ -97,21 +101,85 @@ class Case(_Block):
         return self
 
 
-class Sweep(_Block):
+class ConceptCase(Case):
+    """split, caption: which benchmark cases, in which words (`load_captioned`). baseline: the case it is compared with.
+
+    weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
+    (reconstructed, paper 1 each). concept: how an attribute's text is embedded. window: as for layouts.
+    """
+
+    split: Literal["test", "many"] = "test"
+    caption: Literal["short", "long", "shuffled"] = "long"
+    baseline: str = "none"
+    weight: Weight | None = None
+    attribute_weight: Weight = 1.0
+    relation_weight: Weight = 1.0
+    concept: Literal["phrase", "parts"] = "phrase"
+    window: float = Field(0.7, ge=0, le=1)
+
+
+class Experiment(_Block):
+    """run: which cases the pipeline runs."""
+
+    run: tuple[str, ...]
+    cases: dict[str, Case]
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        for name in self.run:
+            self.case(name)
+        if "none" not in self.run:
+            raise ValueError("run lacks 'none', the baseline of every difference: add it")
+        return self
+
+    def case(self, name: str) -> Case:
+        """A case of the experiment; ValueError naming the known ones."""
+        if name not in self.cases:
+            raise ValueError(f"unknown case {name!r}: use one of {', '.join(self.cases)}")
+        return self.cases[name]
+
+
+class LayoutSweep(_Block):
     """Values of strength.scale that are tried on the dev split, with everything else as in `case`."""
 
     scales: tuple[Weight, ...] = Field(min_length=1)
-    case: Case
+    case: LayoutCase
 
 
-class DGABlock(_Block):
+class ConceptSweep(_Block):
+    """The same."""
+
+    scales: tuple[Weight, ...] = Field(min_length=1)
+    case: ConceptCase
+
+
+class DGABlock(Experiment):
     """guide: folder in models/ of the segmenter that steers. recurrence: which guided steps are repeated."""
 
     guide: str
     recurrence: RecurrenceBlock
     strength: StrengthBlock
-    sweep: Sweep
-    cases: dict[str, Case]
+    sweep: LayoutSweep
+    cases: dict[str, LayoutCase]
+
+
+class DCABlock(Experiment):
+    """guide, detector: folders in models/ of the CLIP that steers and of the segmenter behind the detector."""
+
+    guide: str
+    detector: str
+    recurrence: RecurrenceBlock
+    strength: StrengthBlock
+    sweep: ConceptSweep
+    cases: dict[str, ConceptCase]
+
+    @model_validator(mode="after")
+    def _baselines_exist(self):
+        for name in self.run:
+            baseline = self.case(name).baseline
+            if baseline not in self.run:
+                raise ValueError(f"the case {name!r} is compared with {baseline!r}, which run lacks: add it")
+        return self
 
 
 class Phase(_Block):
@@ -150,6 +218,8 @@ class Training(_Block):
     mini_sd: dict[str, SingleRun]
     guide_segmenter: dict[str, StagedRun]
     judge: dict[str, StagedRun]
+    clip: dict[str, StagedRun]
+    judge_clip: dict[str, StagedRun]
     raft: dict[str, StagedRun]
     sam: dict[str, StagedRun]
     dino: dict[str, StagedRun]
@@ -160,15 +230,12 @@ class Params(_Block):
     profiles: dict[str, Profile]
     sampling: Sampling
     dga: DGABlock
+    dca: DCABlock
     training: Training
 
     @model_validator(mode="after")
-    def _names_exist(self):
+    def _profile_exists(self):
         self.choose_profile(self.run.profile)
-        for name in self.run.cases:
-            self.case(name)
-        if "none" not in self.run.cases:
-            raise ValueError("run.cases lacks 'none', the baseline of every difference: add it")
         return self
 
     def choose_profile(self, name: str) -> "Params":
@@ -181,15 +248,9 @@ class Params(_Block):
     def profile(self) -> Profile:
         return self.profiles[self.run.profile]
 
-    def case(self, name: str) -> Case:
-        """A case of the experiment; ValueError naming the known ones."""
-        if name not in self.dga.cases:
-            raise ValueError(f"unknown case {name!r}: use one of {', '.join(self.dga.cases)}")
-        return self.dga.cases[name]
-
-    def count(self, case: str) -> int:
-        """How many benchmark cases this case is run on."""
-        return getattr(self.profile, self.case(case).images)
+    def count(self, case: Case) -> int:
+        """How many benchmark cases a case is run on."""
+        return getattr(self.profile, case.images)
 
 
 def load(profile: str | None = None, path: Path = ROOT / "params.yaml") -> Params:

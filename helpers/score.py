@@ -1,4 +1,4 @@
-"""The judge's verdict on drawn images, kept per image: `python -m helpers.score full` scores one case of `dga`.
+"""The judges' verdict on drawn images, kept per image: `python -m helpers.score dga full` scores one case.
 
 One folder per case: score.json (a row of numbers and the recognised objects per image) and features.npy.
 """
@@ -15,10 +15,12 @@ import torch
 
 from helpers.conditions import decode_mask, encode_mask
 from helpers.drawn import Drawn, load
-from helpers.metrics import appearance, layout
+from helpers.metrics import appearance, concepts, layout
+from helpers.metrics.clip_score import clip_score
 from helpers.metrics.judge import Found, Judge
-from helpers.miniature.benchmark import Case, load_cases, load_scenes
+from helpers.miniature.benchmark import Case, load_captioned, load_scenes
 from helpers.paths import RESULTS, weights
+from helpers.perception.similarity import Similarity
 
 
 @dataclass
@@ -36,16 +38,19 @@ class Scored:
         return Scored([self.rows[k] for k in order], [self.found[k] for k in order], self.features[order])
 
 
-def judge_images(drawn: Drawn, scenes: Sequence[Case], judge: Judge) -> Scored:
-    """Score images against the benchmark cases that they were drawn for, in the same order."""
+def judge_images(drawn: Drawn, scenes: Sequence[Case], judge: Judge, clip: Similarity | None = None) -> Scored:
+    """Score images against the benchmark cases that they were drawn for, in the same order. clip: adds clip_score."""
     found, backgrounds = judge.recognise(drawn.images), judge.background(drawn.images)
     looks = {"contrast": appearance.contrast(drawn.images), "saturation": appearance.saturation(drawn.images)}
     rows = []
     for k, (scene, row) in enumerate(zip(scenes, drawn.rows, strict=True)):
         if scene.id != row["id"]:
             raise ValueError(f"image {k} was drawn for case {row['id']!r}, not for {scene.id!r}: keep their order")
-        verdict = layout.score(scene, found[k], backgrounds[k])
+        verdict = layout.score(scene, found[k], backgrounds[k]) | concepts.score(scene, found[k])
         rows.append({**row, **verdict, **{name: float(values[k]) for name, values in looks.items()}})
+    if clip:
+        for row, fit in zip(rows, clip_score(clip, drawn.images, [scene.prompt for scene in scenes])):
+            row["clip_score"] = float(fit)
     return Scored(rows, found, judge.features(drawn.images))
 
 
@@ -79,14 +84,15 @@ def reference_features(judge: Judge) -> torch.Tensor:
     return judge.features(images)
 
 
-def main(case: str) -> None:
-    drawn = load(RESULTS / "dga" / "sample" / case)
-    scenes = load_cases("test")[: len(drawn.rows)]
-    judge = Judge.from_pretrained(weights("judge")).eval()
-    scored = judge_images(drawn, scenes, judge)
-    save(scored, RESULTS / "dga" / "score" / case)
-    print(f"{case}: {len(scored.rows)} images, box IoU {np.mean([row['box_iou'] for row in scored.rows]):.3f}")
+def main(experiment: str, case: str) -> None:
+    drawn = load(RESULTS / experiment / "sample" / case)
+    scenes = load_captioned(drawn.settings.get("split", "test"), drawn.settings.get("caption", "short"))
+    judge, clip = Judge.from_pretrained(weights("judge")).eval(), Similarity.load(weights("judge-clip"))
+    scored = judge_images(drawn, scenes[: len(drawn.rows)], judge, clip)
+    save(scored, RESULTS / experiment / "score" / case)
+    shown = {name: np.nanmean([row[name] for row in scored.rows]) for name in ("recall", "box_iou", "clip_score")}
+    print(f"{case}: {len(scored.rows)} images, " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -6,8 +6,8 @@ import torch
 
 from helpers.backbones import load_backbone
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.guidance import CFG, DGA, Raw, Window
-from helpers.guidance.dga import TERMS, balance, centroid, coverage, distance, size, soft_box, soft_iou
+from helpers.guidance import CFG, Raw, Window
+from helpers.guidance.dga import DGA, TERMS, balance, centroid, coverage, distance, size, soft_box, soft_iou
 from helpers.guidance.strength import rms
 from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter

@@ -1,10 +1,13 @@
 """The benchmark of a case: the same pictures however many processes draw, and the Trace is of these pictures."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from helpers.backbones import load_backbone
-from helpers.experiment import draw_benchmark
+from helpers.experiments.dga import guidance_of, watching
+from helpers.experiments.draw import draw_benchmark
 from helpers.miniature.benchmark import load_cases
 from helpers.params import load
 from helpers.paths import weights
@@ -15,10 +18,13 @@ SCENES = load_cases("test")[:5]  # two batches of the profile
 
 
 @pytest.fixture(scope="module")
-def models():
-    return load_backbone(PARAMS.sampling.backbone, "cpu"), Segmenter.load(
-        weights(PARAMS.dga.guide), torch.device("cpu")
-    )
+def backbone():
+    return load_backbone(PARAMS.sampling.backbone, "cpu")
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.load(weights(PARAMS.dga.guide), torch.device("cpu"))
 
 
 @pytest.fixture
@@ -30,13 +36,16 @@ def threads(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", ["none", "full"])
-def test_pictures_are_equal_however_many_processes_draw(models, threads, name):
+@pytest.mark.parametrize(("name", "watch"), [("none", watching), ("full", None)])
+def test_pictures_are_equal_however_many_processes_draw(backbone, segmenter, threads, name, watch):
+    case = PARAMS.dga.case(name)
+    methods, watch = (m and partial(m, PARAMS, case, segmenter=segmenter) for m in (guidance_of, watch))
     threads(1)
-    alone = draw_benchmark(PARAMS, PARAMS.case(name), SCENES, *models, showcase=2)
+    alone = draw_benchmark(PARAMS, backbone, SCENES, methods, 2, watch)
     threads(2)
-    together = draw_benchmark(PARAMS, PARAMS.case(name), SCENES, *models, showcase=2)
+    together = draw_benchmark(PARAMS, backbone, SCENES, methods, 2, watch)
     assert torch.equal(alone.images, together.images)
+    assert torch.equal(alone.images, draw_benchmark(PARAMS, backbone, SCENES, methods).images)
     assert [row["id"] for row in together.rows] == [scene.id for scene in SCENES]
     assert all(row["seconds"] > 0 and row["nfe"] >= 2 * PARAMS.profile.steps for row in together.rows)
     for record, image in zip(together.trace.records, together.images[:2], strict=True):
@@ -45,5 +54,6 @@ def test_pictures_are_equal_however_many_processes_draw(models, threads, name):
         assert ("grad_rms" in record.curves) == (name == "full")
 
 
-def test_without_a_showcase_there_is_no_trace(models):
-    assert draw_benchmark(PARAMS, PARAMS.case("none"), SCENES[:1], *models).trace is None
+def test_without_a_showcase_there_is_no_trace(backbone, segmenter):
+    methods = partial(guidance_of, PARAMS, PARAMS.dga.case("none"), segmenter=segmenter)
+    assert draw_benchmark(PARAMS, backbone, SCENES[:1], methods).trace is None

@@ -9,7 +9,8 @@ from PIL import Image
 
 from helpers import figures, overlay
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.guidance import CFG, DGA, Window
+from helpers.guidance import CFG, Window
+from helpers.guidance.dga import DGA
 from helpers.sampling import sample
 from helpers.trace import Trace
 from helpers.widgets import explore_masks, load_traces, measure
@@ -157,7 +158,7 @@ def test_ablation_table_colours_by_what_is_better():
 
 def test_strength_plot_orders_strengths_as_numbers():
     sweep = {str(s): {"box_iou": entry(s / 20), "kernel_distance": entry(s / 10)} for s in (0.0, 10.0, 2.0)}
-    fig = figures.strength_plot(sweep, "tiny, dev")
+    fig = figures.strength_plot(sweep, "box_iou", "tiny, dev")
     drawn(fig)
     np.testing.assert_allclose(fig.axes[0].lines[0].get_xdata(), [0, 2, 10])
     assert [text for text in texts(fig) if text in ("0", "2", "10")][-3:] == ["0", "2", "10"]

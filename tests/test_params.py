@@ -35,8 +35,9 @@ def test_the_file_is_valid_and_profiles_can_be_chosen():
         ("cfg_scale: ", "cgf_scale: ", "sampling.cgf_scale"),
         ("distance: ", "distanse: ", "distanse"),
         ("profile: quick", "profile: qick", "'qick': use one of smoke, quick, full"),
-        ("cases: [none,", "cases: [nothing,", "'nothing': use one of none, coverage"),
-        ("cases: [none,", "cases: [", "'none', the baseline of every difference: add it"),
+        ("run: [none,", "run: [nothing,", "'nothing': use one of none, coverage"),
+        ("run: [none,", "run: [", "'none', the baseline of every difference: add it"),
+        ("none_shuffled, ", "", "'full_shuffled' is compared with 'none_shuffled', which run lacks"),
         ("headline: 4", "headline: 401", "profiles.smoke.headline"),
         ("window: 0.3", "window: 1.3", "dga.cases.window_30.window"),
         ("layout: masks", "layout: circles", "'boxes' or 'masks'"),
@@ -51,7 +52,7 @@ def test_a_wrong_entry_is_named(tmp_path, old, new, said):
 
 def test_an_unknown_case_or_profile_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown case 'ful': use one of none"):
-        load().case("ful")
+        load().dga.case("ful")
     with pytest.raises(ValueError, match="unknown profile 'fast': use one of smoke"):
         load("fast")
 
@@ -80,15 +81,16 @@ def test_every_tunable_is_read_by_a_stage():
     text = (ROOT / "dvc.yaml").read_text()
     stated = [re.sub(r"\$\{[\w.]+\}", "*", p) for stage in STAGES.values() for p in stage.get("params", [])]
     for leaf in leaves(VALUES):
-        generic = re.sub(r"^(profiles|dga\.cases)\.\w+", r"\1.*", leaf)
+        generic = re.sub(r"^(profiles|d\wa\.cases)\.\w+", r"\1.*", leaf)
         generic = re.sub(r"^(training\.\w+)\.\w+", r"\1.*", generic)
         read = any(generic == p or generic.startswith(p + ".") for p in stated)
         assert read or "${" + leaf + "}" in text, f"no stage of dvc.yaml reads {leaf}"
 
 
-def test_the_report_waits_for_every_case():
-    scores = {dep.split("/")[-1] for dep in STAGES["report"]["deps"] if dep.startswith("results/dga/score/")}
-    assert scores == set(VALUES["run"]["cases"]) == set(VALUES["dga"]["cases"])
+@pytest.mark.parametrize("experiment", ["dga", "dca"])
+def test_the_report_waits_for_every_case(experiment):
+    scores = {d.split("/")[-1] for d in STAGES["report"]["deps"] if d.startswith(f"results/{experiment}/score/")}
+    assert scores == set(VALUES[experiment]["run"]) == set(VALUES[experiment]["cases"])
 
 
 def test_dvc_reads_the_pipeline():
@@ -96,4 +98,6 @@ def test_dvc_reads_the_pipeline():
         [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=ROOT, capture_output=True, text=True
     )
     assert listed.returncode == 0, listed.stderr
-    assert {"sample@none", "score@full", "report"} <= set(listed.stdout.split())
+    assert {"sample_dga@none", "score_dga@full", "sample_dca@none", "score_dca@full", "report"} <= set(
+        listed.stdout.split()
+    )

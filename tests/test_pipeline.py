@@ -57,9 +57,9 @@ def smoke(clone) -> str:
     """What the first run of the smoke profile with two cases printed."""
     text = (clone / "params.yaml").read_text()
     text = re.sub(r"profile: \w+", "profile: smoke", text, count=1)
-    (clone / "params.yaml").write_text(re.sub(r"cases: \[.*?\]", f"cases: [{', '.join(CASES)}]", text, count=1))
+    (clone / "params.yaml").write_text(re.sub(r"\brun: \[.*?\]", f"run: [{', '.join(CASES)}]", text))
     spec = yaml.safe_load((clone / "dvc.yaml").read_text())
-    left_out = [d for d in spec["stages"]["report"]["deps"] if re.match(r"results/dga/s\w+/", d)]
+    left_out = [d for d in spec["stages"]["report"]["deps"] if re.match(r"results/\w+/s\w+/", d)]
     left_out = [d for d in left_out if d.split("/")[-1] not in CASES]
     spec["stages"]["report"]["deps"] = [d for d in spec["stages"]["report"]["deps"] if d not in left_out]
     (clone / "dvc.yaml").write_text(yaml.safe_dump(spec))
@@ -70,13 +70,15 @@ def smoke(clone) -> str:
 
 
 def test_the_smoke_profile_runs_every_stage(clone, smoke):
-    assert {"sample@none", "sample@full", "score@none", "score@full", "sweep", "report"} <= ran(smoke)
     metrics = json.loads((clone / "figures" / "metrics.json").read_text())
-    assert set(metrics["dga"]) == set(CASES)
-    for case in CASES:
-        for name in ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "kernel_distance", "nfe", "seconds"):
-            assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics["dga"][case][name]), (case, name)
-    assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
+    for experiment, own in (("dga", ("box_iou", "mask_iou", "box_ap50")), ("dca", ("attribute_acc", "relation_acc"))):
+        stages = {f"{kind}_{experiment}@{case}" for kind in ("sample", "score") for case in CASES}
+        assert stages | {f"sweep_{experiment}", "report"} <= ran(smoke)
+        assert set(metrics[experiment]) == set(CASES)
+        for case in CASES:
+            for name in (*own, "recall", "color_acc", "clip_score", "kernel_distance", "nfe", "seconds"):
+                assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics[experiment][case][name]), (case, name)
+        assert metrics[experiment]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
 
 
 def test_the_second_time_nothing_runs(clone, smoke):
@@ -100,4 +102,4 @@ def test_saving_a_notebook_in_jupyter_re_runs_only_its_cleaning(clone, smoke):
 
 def test_one_weight_re_runs_only_its_case(clone, smoke):
     output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.full.size_weight=0.75")
-    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample@full", "score@full", "report"}
+    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample_dga@full", "score_dga@full", "report"}

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers.conditions import Layout, Region
-from helpers.guidance import CFG, DGA, Window
+from helpers.guidance import CFG, Window
+from helpers.guidance.dga import DGA
 from helpers.sampling import sample
 from helpers.trace import Trace
 

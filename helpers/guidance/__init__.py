@@ -1,13 +1,14 @@
-"""One method, one file: a Guidance with the paper's equation in its docstring, and its energies as pure functions."""
+"""One method, one file: a Guidance with the paper's equation in its docstring, and its energies as pure functions.
+
+Here is what all of them share; a method is imported from its own file: `from helpers.guidance.dga import DGA`.
+"""
 
 from helpers.guidance.base import Branch, Ctx, Guidance, Job, Recurrence, Window
 from helpers.guidance.cfg import CFG
-from helpers.guidance.dga import DGA
 from helpers.guidance.strength import STRENGTHS, Matched, Polyak, Raw, Strength, Unit
 
 __all__ = [
     "CFG",
-    "DGA",
     "STRENGTHS",
     "Branch",
     "Ctx",

@@ -117,12 +117,28 @@ def score(case: Case, found: Sequence[Found], background: str) -> dict[str, floa
     }
 
 
+def average_precision(right: np.ndarray, weight: np.ndarray, positives: float) -> np.ndarray:
+    """(T,): area under precision over recall, at each of T thresholds.
+
+    right (D, T): was the detection right, best score first; weight (D,): how often it counts; positives: how many there
+    were to find. Precision is interpolated (the best at any higher recall) and averaged at 101 recalls as COCO does
+    (Lin et al. 2014).
+    """
+    hits = np.cumsum(weight[:, None] * right, 0)
+    precision = hits / np.maximum(np.cumsum(weight), 1e-9)[:, None]
+    precision = np.maximum.accumulate(precision[::-1], 0)[::-1]
+    values = []
+    for r, p in zip((hits / positives).T, precision.T):
+        at = np.searchsorted(r, np.linspace(0, 1, 101) - 1e-9)
+        values.append(np.append(p, 0)[at].mean())
+    return np.array(values)
+
+
 class AveragePrecision:
     """Average precision of recognised boxes over all images, as a function of the images' counts.
 
     An object is right at a threshold when it overlaps (box IoU) a region of its kind in its image that no object of a
-    higher score took. Precision is interpolated (the best at any higher recall) and averaged at 101 recalls as COCO
-    does (Lin et al. 2014); kinds are pooled, since a kind occurs in a few dozen regions only.
+    higher score took; kinds are pooled, since a kind occurs in a few dozen regions only.
     """
 
     def __init__(self, cases: Sequence[Case], found: Sequence[Sequence[Found]], thresholds=(0.5,)):
@@ -149,13 +165,4 @@ class AveragePrecision:
     def __call__(self, counts: np.ndarray) -> float:
         if not len(self.image):
             return 0.0
-        weight = counts[self.image]
-        hits = np.cumsum(weight[:, None] * self.right, 0)
-        precision = hits / np.maximum(np.cumsum(weight), 1e-9)[:, None]
-        precision = np.maximum.accumulate(precision[::-1], 0)[::-1]
-        recall = hits / (counts @ self.regions)
-        values = []
-        for r, p in zip(recall.T, precision.T):
-            at = np.searchsorted(r, np.linspace(0, 1, 101) - 1e-9)
-            values.append(np.append(p, 0)[at].mean())
-        return float(np.mean(values))
+        return float(average_precision(self.right, counts[self.image], counts @ self.regions).mean())

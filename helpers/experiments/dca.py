@@ -1,0 +1,52 @@
+"""The experiment `dca`: prompts, by dense concept alignment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from helpers.experiments.settings import recurrence, strength
+from helpers.guidance import CFG, Guidance, Window
+from helpers.guidance.dca import DCA
+from helpers.miniature.benchmark import Case as Scene
+from helpers.params import ConceptCase, Params
+from helpers.paths import weights
+from helpers.perception.detector import MaskDetector
+from helpers.perception.segmenter import Segmenter
+from helpers.perception.similarity import Similarity
+
+
+@dataclass
+class Nets:
+    """What DCA looks through."""
+
+    similarity: Similarity
+    detector: MaskDetector
+
+
+def load_nets(params: Params, device="cpu") -> Nets:
+    segmenter = Segmenter.load(weights(params.dca.detector), device)
+    return Nets(Similarity.load(weights(params.dca.guide), device), MaskDetector(segmenter))
+
+
+def guidance_of(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
+    """The guidance of a case: CFG, and DCA unless the case is unguided; DCA reads the prompts, not the scenes."""
+    cfg = CFG(params.sampling.cfg_scale)
+    return [cfg] if case.weight is None else [cfg, _dca(params, case, nets, case.weight, Window(0.0, case.window))]
+
+
+def watching(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
+    """The baseline as the guides see it: an empty window never acts, but a Trace records boxes and losses."""
+    return [CFG(params.sampling.cfg_scale), _dca(params, case, nets, 1.0, Window(0.0, 0.0))]
+
+
+def _dca(params: Params, case: ConceptCase, nets: Nets, weight: float, window: Window) -> DCA:
+    return DCA(
+        nets.similarity,
+        nets.detector,
+        weight=weight,
+        attribute_weight=case.attribute_weight,
+        relation_weight=case.relation_weight,
+        concept=case.concept,
+        window=window,
+        strength=strength(params.dca.strength),
+        recurrence=recurrence(params.dca.recurrence),
+    )

@@ -1,0 +1,60 @@
+"""The experiment `dca` in numbers and figures."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import figures
+from helpers.miniature.benchmark import load_captioned
+from helpers.params import Params
+from helpers.paths import RESULTS
+from helpers.reports.common import about, experiment_metrics, strengths, table
+from helpers.score import Scored, load_score
+from helpers.summary import plain
+from helpers.trace import Trace
+
+DCA = RESULTS / "dca"
+PLOTTED = ("attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects", "kernel_distance")
+TABLED = ("attribute_acc", "relation_acc", "recall", "color_acc", "clip_score", "extra_objects", "kernel_distance")
+
+
+def by_objects(params: Params, scored: dict[str, Scored], scenes: dict) -> pd.DataFrame:
+    """A line per image of the cases with every term and of those without guidance: how many objects, which caption."""
+    rows = []
+    for case, found in scored.items():
+        chosen = params.dca.case(case)
+        if chosen.weight is None or chosen.baseline != "none" or case == "full":
+            known = {scene.id: len(scene.things) for scene in scenes[case]}
+            label = {"guidance": "none" if chosen.weight is None else "full", "caption": chosen.caption}
+            rows += [{**label, "case": case, "objects": known[row["id"]], **row} for row in found.rows]
+    return pd.DataFrame(rows)
+
+
+def write(folder: Path, params: Params, reference) -> dict:
+    """Tables and pictures into `folder`; returns the metrics."""
+    scored = {case: load_score(DCA / "score" / case) for case in params.dca.run}
+    chosen = {case: params.dca.case(case) for case in scored}
+    scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
+    baselines = {"diff": {case: c.baseline for case, c in chosen.items()}}
+    metrics = experiment_metrics(scored, scenes, baselines, reference)
+    sweep = json.loads((DCA / "sweep" / "strength.json").read_text())
+    images = by_objects(params, scored, scenes)
+    kept = ["attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects"]
+    table(plain(metrics), ["diff"]).to_csv(folder / "dca.csv", index=False)
+    means = images.groupby(["guidance", "caption", "objects"], sort=False)[kept].mean().reset_index()
+    means.round(4).to_csv(folder / "dca_by_objects.csv", index=False)
+    strengths(sweep).to_csv(folder / "dca_strength.csv", index=False)
+    headline = [case for case in scored if chosen[case].images == "headline"]
+    traces = {case: Trace.load(DCA / "sample" / case / "trace") for case in headline}
+    title = about(params)
+    pictures = {
+        "dca_cases": figures.prompt_grid(traces, {case: scored[case].rows for case in headline}, title),
+        "dca_metrics": figures.cases_plot(metrics, PLOTTED, title),
+        "dca_table": figures.ablation_table(metrics, TABLED, title),
+        "dca_objects": figures.objects_plot(images, ("attribute_acc", "relation_acc", "recall"), title),
+        "dca_strength": figures.strength_plot(sweep, "relation_acc", title + ", dev split"),
+    }
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png", dpi=110)
+    return metrics
