@@ -13,6 +13,7 @@ from helpers.conditions import Drag, Move, encode_image, encode_mask
 from helpers.guidance import CFG, Window
 from helpers.guidance.dma import (
     DMA,
+    _shown,
     appearance,
     decaying,
     displacement,
@@ -351,6 +352,11 @@ def test_a_trace_keeps_signed_flows(tiny, trajectory, tmp_path):
     assert record.maps["dma.reference"][0].min() == -12 and record.maps["dma.reference"][0].max() == 5
     assert record.maps["dma.mask"].dtype == record.maps["dma.error"].dtype == np.uint8
     assert np.isfinite(record.curves["dma.semantic"]).all()
+
+
+def test_maps_of_large_images_are_kept_small():
+    flow = constant(3, -2, batch=2, side=512)
+    assert torch.equal(_shown(flow), constant(3, -2, batch=2)) and _shown(flow[:, 0]).shape == (2, 64, 64)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ and where u takes it, x_{t-1} is replaced by the source's own: the background st
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -156,7 +157,8 @@ class DMA(Guidance):
         self.window, self.strength, self.recurrence = window, strength, recurrence
 
     def settings(self) -> dict:
-        return super().settings() | self.weights | {"field": self.field.__name__, "spread": self.spread}
+        field = {"field": self.field.__name__, "spread": self.spread}
+        return super().settings() | self.weights | field | {"margin": self.margin, "blend": asdict(self.blend)}
 
     def setup(self, job: Job) -> None:
         backbone = job.backbone
@@ -259,4 +261,7 @@ class DMA(Guidance):
 def _shown(maps: torch.Tensor) -> torch.Tensor:
     """(B, [C,] H, W) -> the same, no larger than a Trace needs."""
     factor = -(-max(maps.shape[-2:]) // SHOWN)
-    return maps if factor == 1 else F.avg_pool2d(maps.unflatten(0, (1, -1)), factor)[0]
+    if factor == 1:
+        return maps
+    small = F.avg_pool2d(maps.reshape(1, -1, *maps.shape[-2:]), factor)
+    return small.view(*maps.shape[:-2], *small.shape[-2:])
