@@ -59,7 +59,7 @@ def build() -> StemmedSam:
 
 @torch.no_grad()
 def start_where_clicked(model: StemmedSam) -> None:
-    """Begin with clicks that attend to the patches under them; found by itself, that took longer than all the rest.
+    """Begin with clicks that attend to the patches under them; from the library's weights 300 steps did not find that.
 
     The library's initial weights are made to be overwritten: too small for so few channels, and frequencies so high
     that neighbouring pixels look unrelated. Queries and keys of the attention between clicks and patches begin as the
@@ -135,7 +135,7 @@ def loss(model, items, generator):
     return parts["masks"] + parts["kind"] + 0.3 * parts["color"] + 0.1 * parts["expected"], parts
 
 
-def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (900, 350), batch: int = 12) -> StemmedSam:
+def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (600, 250), batch: int = 12) -> StemmedSam:
     """Two runs below `folder`: renders; then half of the pictures come from a bank.
 
     Half of the bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
