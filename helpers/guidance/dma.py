@@ -121,8 +121,8 @@ class DMA(Guidance):
     the order of the prompts; a drag's own mask is preferred to the segmenter's. trajectory: the sources', when they
     were inverted or recorded before; otherwise `setup` inverts them. displacement_weight, appearance_weight,
     semantic_weight: w of the terms (displacement alone is the paper's ablation). field: `rigid` or `decaying`. spread:
-    s of the Gaussians, in diagonals. margin: latent pixels by which the moved region is widened. blend: when the
-    background is kept.
+    s of the Gaussians, in diagonals. margin: latent pixels by which the moved region is widened beyond those that it
+    touches; what else lies there is drawn anew, and suffers. blend: when the background is kept.
     """
 
     signed = ("flow", "reference")
@@ -140,7 +140,7 @@ class DMA(Guidance):
         semantic_weight: float = 1.0,
         field: Callable = rigid,
         spread: float = 0.1,
-        margin: int = 1,
+        margin: int = 0,
         blend: Window = Window(),  # noqa: B008 (frozen)
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
         strength: Strength = Raw(),  # noqa: B008 (frozen)
