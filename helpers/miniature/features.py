@@ -102,7 +102,7 @@ def loss(model, items, generator):
     return value, {"pck": near.float().mean(), "sharpness": model.sharpness.exp()}
 
 
-def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (600, 300), batch: int = 12) -> StemmedDinov2:
+def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (400, 250), batch: int = 12) -> StemmedDinov2:
     """Two runs below `folder`: renders; then pairs of whose second pictures half come from a bank.
 
     Half of the bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
