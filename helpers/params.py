@@ -31,7 +31,8 @@ class RunBlock(_Block):
 class Profile(_Block):
     """How much work: solver steps, images at a time, and how many benchmark cases each kind of case gets.
 
-    The first `showcase` images of a case are traced, all in its first batch.
+    The first `showcase` images of a case are traced, all in its first batch. perception: held-out scenes on which the
+    models that guide are measured.
     """
 
     steps: int = Field(ge=2, le=1000)
@@ -40,6 +41,7 @@ class Profile(_Block):
     ablation: int = Field(ge=1, le=200)
     sweep: int = Field(ge=1, le=64)
     showcase: int = Field(ge=1, le=8)
+    perception: int = Field(ge=8, le=1000)
 
     @model_validator(mode="after")
     def _one_batch(self):

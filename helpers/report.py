@@ -9,20 +9,21 @@ from helpers.metrics.judge import Judge
 from helpers.metrics.parsing import parser_metrics
 from helpers.params import load
 from helpers.paths import FIGURES, MODELS, ROOT, weights
-from helpers.reports import dca, dga
+from helpers.reports import dga, perception
 from helpers.score import reference_features
 from helpers.summary import plain
 
-EXPERIMENTS = {"dga": dga, "dca": dca}
+EXPERIMENTS = {"dga": dga}
 
 
-def miniature_metrics() -> dict:
-    """model -> metric -> number: what the training notebooks measured on held-out scenes, kept beside the weights, and
-    how well the parser, which is not trained, reads.
+def miniature_metrics(folder: Path) -> dict:
+    """model -> metric -> number on held-out scenes: what the training notebooks measured, kept beside the weights, and
+    how well the detector and the parser do, which are not trained.
     """
     parts = [json.loads(path.read_text()) for path in sorted(MODELS.glob("*/metrics.json"))]
     trained = {model: numbers for part in parts for model, numbers in part.items()}
-    return trained | {"parser": parser_metrics(ROOT / "tests" / "everyday_captions.txt")}
+    parser = parser_metrics(ROOT / "tests" / "everyday_captions.txt")
+    return trained | {"detector": perception.write(folder), "parser": parser}
 
 
 def write(folder: Path) -> None:
@@ -30,7 +31,7 @@ def write(folder: Path) -> None:
     reference = reference_features(Judge.from_pretrained(weights("judge")).eval())
     figures.use_style()
     metrics = {name: report.write(folder, params, reference) for name, report in EXPERIMENTS.items()}
-    everything = plain({**metrics, "miniature": miniature_metrics()})
+    everything = plain({**metrics, "miniature": miniature_metrics(folder)})
     (folder / "metrics.json").write_text(json.dumps(everything, indent=1) + "\n")
 
 

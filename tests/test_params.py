@@ -77,17 +77,23 @@ def leaves(value, path=""):
     return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}".strip("."))]
 
 
-def test_every_tunable_is_read_by_a_stage():
+NOTEBOOKS_ONLY = {"dca": "13_dadg_concepts"}  # blocks that no stage reads yet
+
+
+def test_every_tunable_is_read():
     text = (ROOT / "dvc.yaml").read_text()
     stated = [re.sub(r"\$\{[\w.]+\}", "*", p) for stage in STAGES.values() for p in stage.get("params", [])]
     for leaf in leaves(VALUES):
         generic = re.sub(r"^(profiles|d\wa\.cases)\.\w+", r"\1.*", leaf)
         generic = re.sub(r"^(training\.\w+)\.\w+", r"\1.*", generic)
         read = any(generic == p or generic.startswith(p + ".") for p in stated)
-        assert read or "${" + leaf + "}" in text, f"no stage of dvc.yaml reads {leaf}"
+        by_hand = leaf.split(".")[0] in NOTEBOOKS_ONLY
+        assert read or by_hand or "${" + leaf + "}" in text, f"no stage of dvc.yaml reads {leaf}"
+    for block, notebook in NOTEBOOKS_ONLY.items():
+        assert f"params.{block}." in (ROOT / "notebooks" / f"{notebook}.ipynb").read_text()
 
 
-@pytest.mark.parametrize("experiment", ["dga", "dca"])
+@pytest.mark.parametrize("experiment", ["dga"])
 def test_the_report_waits_for_every_case(experiment):
     scores = {d.split("/")[-1] for d in STAGES["report"]["deps"] if d.startswith(f"results/{experiment}/score/")}
     assert scores == set(VALUES[experiment]["run"]) == set(VALUES[experiment]["cases"])
@@ -98,6 +104,4 @@ def test_dvc_reads_the_pipeline():
         [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=ROOT, capture_output=True, text=True
     )
     assert listed.returncode == 0, listed.stderr
-    assert {"sample_dga@none", "score_dga@full", "sample_dca@none", "score_dca@full", "report"} <= set(
-        listed.stdout.split()
-    )
+    assert {"sample_dga@none", "score_dga@full", "perception", "report"} <= set(listed.stdout.split())

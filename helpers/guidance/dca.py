@@ -26,7 +26,7 @@ from helpers.guidance.strength import Raw, Strength
 from helpers.perception.crops import crop, square, union
 from helpers.perception.scene_graph import SceneGraph, parse
 
-CERTAIN = 0.5  # a detection with a lower score counts as absent
+CERTAIN = 0.1  # a detection with a lower score counts as absent
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from helpers.perception.crops import crop, square, union
 from helpers.perception.similarity import Similarity
 
 WRONG = 3  # nearly right texts of every crop
+REACH = 2.0  # length of an adversarial change of a window (its rms is then .018)
 LITTLE, MOST = 0.2, 0.7  # share of an object in a crop: less is not there, more is there, between them nothing is said
 ANTONYM = dict(zip(RELATIONS, ("right of", "left of", "below", "above", "behind", "in front of")))
 GUIDE = {"vision": {"layers": [2, 2, 2, 2], "width": 16}, "text": {"context_length": 16, "width": 96, "layers": 2}}
@@ -160,11 +161,11 @@ class View:
     """A scene as image, one window in it, one text that is true there and WRONG that are nearly right.
 
     kinds: probabilities of a crop of one object, a crop of two with their relation, the whole picture with one object,
-    the whole picture with its caption.
+    the whole picture with its caption. wide: share of the relations that are shown in the whole picture instead.
     """
 
-    def __init__(self, kinds: tuple[float, float, float, float], context: int, most: int = 4):
-        self.kinds, self.context, self.tokenizer = np.array(kinds), context, tokenizer()
+    def __init__(self, kinds: tuple[float, float, float, float], context: int, wide: float = 0.0):
+        self.kinds, self.context, self.wide, self.tokenizer = np.array(kinds), context, wide, tokenizer()
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         drawn = render(scene)
@@ -205,7 +206,8 @@ class View:
             holds = [r for r in range(len(RELATIONS)) if states[i, j, r] == 1]
             if holds:
                 word = RELATIONS[holds[-1] if rng.random() < 0.7 else int(rng.choice(holds))]
-                window = jittered(union(visible[i], visible[j]), rng)
+                close = jittered(union(visible[i], visible[j]), rng)
+                window = whole if self.wide and rng.random() < self.wide else close
                 return window, *related(named[i], word, named[j], rng)
         window = whole if kind == 2 else jittered(visible[i], rng)
         return window, Statement(named[i]), lookalikes(named[i], rng)
@@ -336,8 +338,25 @@ def read_ends(student: Student, embeddings: torch.Tensor, ends: torch.Tensor) ->
     return wrong[0] + wrong[1]
 
 
-def loss(change: Callable[[torch.Tensor, torch.Generator], torch.Tensor]):
-    """The contrastive loss, both ways, and the head's; change: the augmentation of the images."""
+def hardened(model: nn.Module, windows: torch.Tensor, read: torch.Tensor, states: torch.Tensor, reach: float):
+    """The windows, every second one changed so that its own text fits worse: two steps up the contrastive loss.
+
+    reach: length of the change (L2, pixels in [0, 1]) at most. A model that was trained on such pictures has gradients
+    that change what is seen in a picture instead of its texture (Ganz & Elad 2023, "CLIPAG").
+    """
+    change = torch.zeros_like(windows, requires_grad=True)
+    for _ in range(2):
+        seen = F.normalize(model(windows + change).float())
+        (grad,) = torch.autograd.grad(contrast(20 * seen @ read.T, states), change)
+        step = 0.6 * reach * F.normalize(grad.flatten(1)).view_as(grad)
+        change = (change + step).detach().renorm(2, 0, reach).requires_grad_()
+    change = change.detach()
+    change[::2] = 0
+    return (windows + change).clamp(0, 1)
+
+
+def loss(change: Callable[[torch.Tensor, torch.Generator], torch.Tensor], reach: float = 0.0):
+    """The contrastive loss, both ways, and the head's. change: augments the images; reach: see `hardened`."""
 
     def objective(student, items, generator):
         model = student.clip
@@ -347,10 +366,13 @@ def loss(change: Callable[[torch.Tensor, torch.Generator], torch.Tensor]):
         windows = crop(images, items["window"], torch.arange(len(images), device=device), 64)
         statistics = (model.visual.image_mean, model.visual.image_std)
         mean, std = (torch.tensor(v, device=device)[:, None, None] for v in statistics)
-        seen = model.encode_image((windows - mean) / std)
         read = model.encode_text(items["ids"].transpose(0, 1).flatten(0, 1))
         texts = items["texts"].transpose(0, 1).flatten(0, 1)
         states = truth(texts, items["things"], items["pairs"])
+        if reach:
+            fixed = F.normalize(read.detach().float())
+            windows = hardened(lambda x: model.encode_image((x - mean) / std), windows, fixed, states, reach)
+        seen = model.encode_image((windows - mean) / std)
         n = len(images)
         logits = model.logit_scale.exp().clamp(max=100) * F.normalize(seen.float()) @ F.normalize(read.float()).T
         parts = {
@@ -376,20 +398,22 @@ def tinted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train_guide(folder: Path, backbone: Backbone, steps: tuple[int, int], batch: int) -> nn.Module:
-    """The CLIP that guides: crops of renders first, then half of them of mini-sd's x0_hat (a bank of 3,000)."""
-    seed, view = SEEDS["clip"], View((0.25, 0.6, 0.15, 0), GUIDE["text"]["context_length"])
-    first, second = (Scenes(seed + 100 * k, view, n * batch) for k, n in enumerate(steps))
+    """The CLIP that guides: crops of renders first; then half of them of mini-sd's x0_hat (a bank of 3,000), half of
+    them `hardened`."""
+    seed, kinds, context = SEEDS["clip"], (0.25, 0.6, 0.15, 0), GUIDE["text"]["context_length"]
+    first = Scenes(seed, View(kinds, context), steps[0] * batch)
+    second = Scenes(seed + 100, View(kinds, context, wide=0.3), steps[1] * batch)
     mixed = Mixed(second, min(3000, len(second) // 2), lambda x, k: _estimates(backbone, second, x, k))
     student = Student(build(seed, GUIDE))
     student = fit(student, first, loss(soften), folder / "renders", steps[0], batch, lr=2e-3, ema=0.99)
     student = student.requires_grad_(True)
-    return fit(student, mixed, loss(soften), folder / "estimates", steps[1], batch, lr=7e-4, ema=0.99).clip
+    return fit(student, mixed, loss(soften, REACH), folder / "estimates", steps[1], batch, lr=1e-3, ema=0.99).clip
 
 
 def _estimates(backbone, fresh, x, first):
     rng = np.random.default_rng([fresh.seed, first])
     scenes = [random_scene(np.random.default_rng([fresh.seed, first + k])) for k in range(len(x))]
-    return estimates(backbone, scenes, x, rng.integers(50, 900, len(x)).tolist(), first)
+    return estimates(backbone, scenes, x, rng.integers(100, 1000, len(x)).tolist(), first)
 
 
 def train_score(folder: Path, autoencoder: AutoencoderKL, steps: tuple[int, int], batch: int) -> nn.Module:

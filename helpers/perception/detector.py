@@ -15,6 +15,8 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 from helpers.perception.segmenter import Segmenter
 
 SMALLEST = 0.005  # share of the image that a part of a mask must have to be an object (20 px of 64 x 64)
+FAINT = 0.05  # a mask that is nowhere more probable than this shows nothing
+SHARE = 0.3  # of its highest probability, above which a pixel belongs to the object: early x0_hat make masks faint
 
 
 class MaskDetector:
@@ -47,7 +49,7 @@ class MaskDetector:
 
 
 def _largest_part(mask: np.ndarray) -> tuple[torch.Tensor, float]:
-    parts, count = ndimage.label(mask > 0.5)
+    parts, count = ndimage.label(mask > max(SHARE * mask.max(), FAINT))
     if not count:
         return torch.zeros(4), 0.0
     sizes = np.bincount(parts.ravel())[1:]
