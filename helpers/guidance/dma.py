@@ -137,7 +137,7 @@ class DMA(Guidance):
         weight: float = 90.0,
         displacement_weight: float = 1.0,
         appearance_weight: float = 1.0,
-        semantic_weight: float = 1.0,
+        semantic_weight: float = 0.1,
         field: Callable = rigid,
         spread: float = 0.1,
         margin: int = 0,
