@@ -1,5 +1,6 @@
 """Dense concept alignment: windows, detections, the loss against values known on paper, and the method in the loop."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
@@ -10,6 +11,7 @@ from helpers.perception.crops import crop, square, union
 from helpers.perception.detector import MaskDetector, ZeroShotDetector
 from helpers.perception.scene_graph import parse
 from helpers.sampling import sample
+from helpers.trace import Trace
 
 LONG = "a red car is left of a blue ball. the blue ball is on grass."
 COLORS = {"red": (1.0, 0, 0), "blue": (0, 0, 1.0)}
@@ -222,6 +224,15 @@ def test_zero_weight_is_the_baseline_and_a_weight_is_not(backbone):
     assert (plain.images != loud.images).flatten(1).any(1).all()
     assert loud.curves["dca.relation"][0].isfinite().sum() == 3, "the first 70 % of four steps"
     assert loud.cost.auxiliary == 3 * (2 + 4), "two detections and four crops a step"
+
+
+def test_a_trace_keeps_boxes_and_losses_of_prompts_with_fewer_objects(backbone):
+    trace = Trace([1])
+    method = DCA(Colour(), MaskDetector(Painted()))
+    sample(backbone, [LONG, "a red car"], [CFG(5), method], steps=4, seeds=[1, 2], trace=trace)
+    (record,) = trace.records
+    assert record.maps["dca.boxes"].shape == (4, 2, 4) and record.maps["dca.scores"].shape == (4, 2)
+    assert np.isfinite(record.curves["dca.attribute"]).all(), "outside the window, too"
 
 
 def test_the_window_bounds_the_method(backbone):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
 from helpers.guidance.strength import Raw, Strength
@@ -94,6 +95,7 @@ class DCA(Guidance):
     def setup(self, job: Job) -> None:
         graphs = [parse(prompt.text) for prompt in job.prompts]
         self._phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
+        self._most = max(map(len, self._phrases))
         texts = CONCEPTS[self.concept]
         self._concepts = {
             "attribute": [attributes(k, graph, texts) for k, graph in enumerate(graphs)],
@@ -111,12 +113,14 @@ class DCA(Guidance):
 
     def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
         """L_DCA (B,). info: attribute, relation (B,), the losses; boxes (B, N, 4) as fractions of the image's sides and
-        scores (B, N) of the N objects, 0 where absent."""
+        scores (B, N) of the objects, 0 where absent; N is the largest number of objects in the run."""
         image = ctx.image
         height, width = image.shape[-2:]
         phrases = [self._phrases[k] for k in ctx.index]
         boxes, scores = self.detector(image.detach(), phrases)
         ctx.cost.auxiliary += len(ctx.index)
+        fewer = self._most - scores.size(1)  # the images of another batch may have more objects
+        boxes, scores = F.pad(boxes, [0, 0, 0, fewer]), F.pad(scores, [0, fewer])
         boxes = torch.where((scores >= CERTAIN)[..., None], boxes, boxes.new_tensor([0, 0, width, height]))
         chosen = {kind: list(chain(*(concepts[k] for k in ctx.index))) for kind, concepts in self._concepts.items()}
         every = list(chain(*chosen.values()))
