@@ -106,7 +106,7 @@ def load_traces(folder: str | Path) -> dict[str, Trace]:
     if len(found) < 2:
         raise FileNotFoundError(
             f"{folder} holds {len(found)} traces (folders <case>/trace): two are compared here, make them with "
-            "`dvc repro sample@none sample@full`"
+            "`dvc repro sample_dga@none sample_dga@full`"
         )
     return {path.parent.name: Trace.load(path) for path in found}
 
@@ -118,7 +118,7 @@ def check(traces: Mapping[str, Trace]) -> None:
     (first, baseline), *others = traces.items()
     for name, trace in traces.items():
         if any("dga.masks" not in record.maps for record in trace.records):
-            raise ValueError(f"the trace {name!r} has no masks: sample it with helpers.experiment.watching or DGA")
+            raise ValueError(f"the trace {name!r} has no masks: sample it with helpers.experiments.dga.watching or DGA")
     for name, trace in others:
         same = [(r.prompt, r.seed) for r in trace.records] == [(r.prompt, r.seed) for r in baseline.records]
         if not same or trace.timesteps != baseline.timesteps:

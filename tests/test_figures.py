@@ -204,7 +204,7 @@ def test_the_explorer_follows_slider_prompt_and_method(traces, tmp_path):
 
 
 def test_traces_that_do_not_belong_together_are_refused(tiny, segmenter, traces, tmp_path):
-    with pytest.raises(FileNotFoundError, match="dvc repro sample@none"):
+    with pytest.raises(FileNotFoundError, match="dvc repro sample_dga@none"):
         load_traces(tmp_path)
     with pytest.raises(ValueError, match="give a baseline and at least one case"):
         explore_masks({"none": traces["none"]})

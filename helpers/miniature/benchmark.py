@@ -247,6 +247,9 @@ No photographs, no people.
 - `captions.json`: what can be said about the scenes of these cases: a short caption (the prompt in `layouts.json`), a
   long one with every attribute and a chain of relations, and the long one with its sentences shuffled; each with its
   phrases, their places and the relations.
+- `drags.json` (`python -m helpers.miniature.drags`): drags on rendered held-out scenes, so that the edited picture is
+  known; `dev` (32) and `test` (128). `drawn_drags.json` (`python -m helpers.miniature.drawn_drags`): as many on pictures
+  that mini-sd drew.
 - `scenes.npz`: 1,000 held-out scenes: images, visible masks (bits packed along x), kind, colour, pattern, size, side,
   centre, background. The last 200 show unseen compositions.
 - `scenes.json`: a short and a long caption of each scene, with the characters of every phrase and the relations.
