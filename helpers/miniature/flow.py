@@ -18,10 +18,11 @@ from helpers.miniature.motion import again, displace, edits
 from helpers.miniature.noised import guesses
 from helpers.miniature.training import SEEDS, Scenes, fit
 from helpers.miniature.world import Scene, render
-from helpers.perception.flow import Flow, flows, miniature
+from helpers.perception.flow import SMALLEST, Flow, flows, miniature
 
 UPDATES = 4  # more bring nothing at 64 pixels
 GAMMA = 0.8  # the weight of an update's error is GAMMA to the number of updates after it (Teed & Deng 2020)
+FINE = 192  # pixels to which images are enlarged: a cell of RAFT is then 2.7 of the 64 pixels; 128, at first, is faster
 SEVERAL = 0.3  # probability that an object moves although another one was chosen
 
 
@@ -37,37 +38,46 @@ def view(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"source": source, "image": image, "flow": pair.flow, "moved": pair.moved}
 
 
-def loss(model, items, generator, power=1.0):
-    """Distance to the truth after every update, in pixels; moved pixels count five times.
+def loss(model, items, generator):
+    """Distance to the truth after every update, in pixels; second pictures are blurred at random."""
+    return distance(model, items, soften(items["image"].float() / 255, generator), power=1)
 
-    power < 1 counts small errors for more and large ones, hopeless in a vague picture, for less (Sun et al. 2018).
-    """
+
+def exact_loss(model, items, generator, smallest: int = SMALLEST):
+    """The same for pictures as they are; small errors count for more, hopeless ones of vague pictures for less."""
+    return distance(model, items, items["image"].float() / 255, 0.5, smallest)
+
+
+def distance(model, items, target: torch.Tensor, power: float, smallest: int = SMALLEST):
+    """L1 distance to the power `power`, summed over updates, the last most; moved pixels count five times."""
     where = next(model.parameters()).device
-    items = {key: value.to(where) for key, value in items.items()}
-    target = soften(items["image"].float() / 255, generator)
-    out = flows(model, items["source"].float() / 255, target, UPDATES)
-    moved = items["moved"].float()
-    weight = 1 + 4 * moved
-    errors = [((flow.float() - items["flow"]).abs().sum(1) + 0.01) ** power for flow in out]
+    source, truth, moved = (items[key].to(where) for key in ("source", "flow", "moved"))
+    out = flows(model, source.float() / 255, target.to(where), UPDATES, smallest)
+    weight = 1 + 4 * moved.float()
+    errors = [((flow.float() - truth).abs().sum(1) + 0.01) ** power for flow in out]
     value = sum(GAMMA ** (UPDATES - 1 - k) * (weight * e).sum() / weight.sum() for k, e in enumerate(errors))
     with torch.no_grad():
-        epe = (out[-1].float() - items["flow"]).norm(dim=1)
-        parts = {"epe": epe.mean(), "epe_moving": (epe * moved).sum() / moved.sum()}
-    return value, parts
+        epe = (out[-1].float() - truth).norm(dim=1)
+    return value, {"epe": epe.mean(), "epe_moving": epe[moved].mean()}
 
 
-def train(folder: Path, backbone: Backbone, steps: tuple[int, int] = (1400, 900), batch: int = 8) -> RAFT:
-    """Two runs below `folder`: renders; then, for exactness, pairs of whose second pictures half come from a bank.
+def train(folder: Path, backbone: Backbone, steps: tuple[int, int, int] = (1400, 700, 1200), batch: int = 8) -> RAFT:
+    """Three runs below `folder`: renders, blurred; for exactness, renders as they are and pictures from a bank; and the
+    same enlarged to FINE pixels.
 
-    Half of the bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
+    Half of a bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
     """
+
+    def mixed(k):
+        fresh = Scenes(SEEDS["raft"] + 100 * k, view, steps[k] * batch)
+        change = guesses(backbone, lambda i: again(fresh.seed, i, SEVERAL), fresh.seed)
+        return Mixed(fresh, min(1600 // k, len(fresh) // 2), change)
+
     fresh = Scenes(SEEDS["raft"], view, steps[0] * batch)
     raft = fit(build(), fresh, loss, folder / "renders", steps[0], batch, lr=1.5e-3, ema=0.995)
-    fresh = Scenes(SEEDS["raft"] + 100, view, steps[1] * batch)
-    change = guesses(backbone, lambda i: again(fresh.seed, i, SEVERAL), fresh.seed)
-    mixed = Mixed(fresh, min(1600, len(fresh) // 2), change)
-    exact = partial(loss, power=0.5)
-    return fit(raft.requires_grad_(True), mixed, exact, folder / "mixed", steps[1], batch, lr=7e-4, ema=0.99)
+    raft = fit(raft.requires_grad_(True), mixed(1), exact_loss, folder / "mixed", steps[1], batch, lr=7e-4, ema=0.99)
+    fine = partial(exact_loss, smallest=FINE)
+    return fit(raft.requires_grad_(True), mixed(2), fine, folder / "fine", steps[2], batch, lr=5e-4, ema=0.99)
 
 
 # --- held-out numbers -------------------------------------------------------------------------------------------------

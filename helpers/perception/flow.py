@@ -2,7 +2,7 @@
 
 torchvision's RAFT compares features of every eighth pixel and wants 128 pixels at least. Smaller images are enlarged
 here and the flow is brought back to their own pixels. The miniature (models/raft) is `raft_small` with the learned
-upsampling of `raft_large`: 64-pixel objects are a few cells wide, and interpolated flow blurs their borders.
+upsampling of `raft_large`: objects of 25 pixels are a few cells wide, and interpolated flow blurs their borders.
 """
 
 import json
@@ -25,10 +25,13 @@ def miniature(mask_hidden: int = 64) -> RAFT:
     return raft_small(mask_predictor=MaskPredictor(in_channels=96, hidden_size=mask_hidden))
 
 
-def flows(raft: RAFT, source: torch.Tensor, target: torch.Tensor, updates: int) -> list[torch.Tensor]:
-    """The flow after each of RAFT's updates, (B, 2, H, W) in pixels of the images, which are (B, 3, H, W) in [0, 1]."""
+def flows(raft: RAFT, source: torch.Tensor, target: torch.Tensor, updates: int, smallest: int) -> list[torch.Tensor]:
+    """The flow after each of RAFT's updates, (B, 2, H, W) in pixels of the images, which are (B, 3, H, W) in [0, 1].
+
+    Images whose shorter side has less than `smallest` pixels are enlarged by a whole factor.
+    """
     h, w = source.shape[-2:]
-    factor = max(1, -(-SMALLEST // min(h, w)))
+    factor = max(1, -(-smallest // min(h, w)))
     size = [-(-side * factor // 8) * 8 for side in (h, w)]
     if size != [h, w]:
         source, target = (F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (source, target))
@@ -41,11 +44,11 @@ def flows(raft: RAFT, source: torch.Tensor, target: torch.Tensor, updates: int) 
 
 
 class Flow(nn.Module):
-    """A frozen RAFT."""
+    """A frozen RAFT. smallest: the shorter side in pixels below which images are enlarged."""
 
-    def __init__(self, raft: RAFT):
+    def __init__(self, raft: RAFT, smallest: int = SMALLEST):
         super().__init__()
-        self.raft = raft.eval().requires_grad_(False)
+        self.raft, self.smallest = raft.eval().requires_grad_(False), smallest
 
     @classmethod
     def load(cls, name_or_path: str | Path, device="cpu") -> "Flow":
@@ -55,15 +58,16 @@ class Flow(nn.Module):
         folder = Path(name_or_path)
         if not (folder / "config.json").is_file():
             raise ValueError(f"{name_or_path} is no folder with a config.json: name one, or use {', '.join(NAMES)}")
-        raft = miniature(**json.loads((folder / "config.json").read_text()))
+        config = json.loads((folder / "config.json").read_text())
+        raft = miniature(config["mask_hidden"])
         weights = load_file(folder / "model.safetensors", device=str(device))
         raft.load_state_dict({key: value.float() for key, value in weights.items()})
-        return cls(raft.to(device))
+        return cls(raft.to(device), config["smallest"])
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision, for `load`."""
-        hidden = self.raft.mask_predictor.convrelu[0].out_channels
-        (folder / "config.json").write_text(json.dumps({"mask_hidden": hidden}) + "\n")
+        config = {"mask_hidden": self.raft.mask_predictor.convrelu[0].out_channels, "smallest": self.smallest}
+        (folder / "config.json").write_text(json.dumps(config) + "\n")
         weights = {key: value.half().contiguous() for key, value in self.raft.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
 
@@ -78,4 +82,4 @@ class Flow(nn.Module):
                 raise ValueError(f"{name} must be (B, 3, H, W) in [0, 1], got {tuple(images.shape)}")
         if source.shape != target.shape:
             raise ValueError(f"source {tuple(source.shape)} and target {tuple(target.shape)} differ: resize one")
-        return flows(self.raft, source.float(), target.float(), updates)[-1].float()
+        return flows(self.raft, source.float(), target.float(), updates, self.smallest)[-1].float()
