@@ -24,8 +24,9 @@ class Run:
     """What `sample` returns, on the CPU.
 
     images: (n, 3, H, W) float32 in [0, 1]. latents: (n, 4, h, w). curves: name -> (n, steps), NaN where not computed:
-    "eff_cfg" (the CFG scale that the final prediction amounts to), "grad_rms", "update_rms", "<method>" (its loss) and
-    "<method>.<term>". warnings: what was skipped, in words.
+    "eff_cfg" (the CFG scale that the final prediction amounts to), "grad_rms", "update_rms", "cosine.<method>.<method>"
+    (of gradients, where strength rules differ), "<method>" (its loss) and "<method>.<term>". warnings: what was
+    skipped, in words.
     """
 
     images: torch.Tensor
@@ -38,8 +39,8 @@ class Run:
 
     @property
     def eff_cfg(self) -> torch.Tensor:
-        """(n,) effective CFG scale, mean over the steps that had an unconditional branch."""
-        return self.curves["eff_cfg"].nanmean(1)
+        """(n,) effective CFG scale, mean over the steps that had an unconditional branch; NaN where none had."""
+        return self.curves.get("eff_cfg", torch.full((len(self.seeds), 1), torch.nan)).nanmean(1)
 
 
 def sample(
@@ -61,6 +62,7 @@ def sample(
             eps' = eps + strength(grad g)                                              one backward through all of it
             x_{t-1} = after(solver(x_t, eps'))                                         e.g. a background kept
             x_t ~ q(x_t | x_{t-1}), and again                                          with recurrence
+         or x_t <- refine(x_t, eps' - eps), and again, before the solver's step        with recurrence without noise
 
     guidance: methods; with an empty list the model follows the prompt without CFG. seeds: one per image, 0, 1, ... by
     default; an image's noise depends on its own seed only. batch: images at a time, which bounds memory; it changes the
@@ -113,11 +115,11 @@ def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
     solver = type(scheduler).__name__
     if scheduler.init_noise_sigma != 1:
         raise ValueError(f"{solver} works on x_t / sqrt(alpha_bar), this loop on x_t: use {' or '.join(SINGLE_STEP)}")
-    repeated = [method.name for method in guidance if method.recurrence.times > 1]
+    repeated = [method.name for method in guidance if method.recurrence.times > 1 and method.recurrence.noise]
     if repeated and solver not in SINGLE_STEP:
         raise ValueError(
             f"{solver} remembers earlier steps and cannot repeat one, as the recurrence of {' and '.join(repeated)} "
-            f"asks: use {' or '.join(SINGLE_STEP)}, or Recurrence(times=1)"
+            f"asks: use {' or '.join(SINGLE_STEP)}, or Recurrence without noise"
         )
     most = scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
@@ -137,7 +139,9 @@ def _denoise(job, index, text, guidance, trace, strict, run):
     for i, t in enumerate(scheduler.timesteps):
         ctx = Ctx(job, index, i, t, x_t)
         acting = [method for method in guidance if method.active(ctx)]
-        for again in reversed(range(max([1, *(method.times(ctx) for method in acting)]))):
+        times = {method: method.times(ctx) for method in acting}
+        refines = not any(n > 1 and method.recurrence.noise for method, n in times.items())
+        for again in reversed(range(max([1, *times.values()]))):
             ctx = Ctx(job, index, i, t, x_t)
             energies = [method for method in acting if method.energy is not None]
             with torch.set_grad_enabled(bool(energies)):
@@ -151,6 +155,9 @@ def _denoise(job, index, text, guidance, trace, strict, run):
                 _note(ctx, update, run)
             _record(ctx, pred, found, guidance, trace, run)
             x_t = x_t.detach()
+            if again and refines:
+                x_t = _refine(ctx, update.eps) if found else x_t
+                continue
             x_prev = scheduler.step(pred, t, x_t, return_dict=False, **own_noise)[0]
             for method in guidance:
                 x_prev = method.after(x_prev, ctx)
@@ -179,9 +186,21 @@ def _renoise(ctx: Ctx, x_prev, generators):
     return a.sqrt() * x_prev + (1 - a).sqrt() * initial_noise(ctx.backbone, generators)
 
 
+def _refine(ctx: Ctx, update: torch.Tensor) -> torch.Tensor:
+    """x_t - sigma_t update, at x_t's own size: x0_hat(x_t, eps + update) under the noise eps that the model found.
+
+    Without the rescaling many small steps make x_t longer than any that the denoiser has seen (Yang et al. 2024, DSG).
+    """
+    x_t = ctx.x_t.detach()
+    moved = x_t - ctx.sigma * update
+    return moved * (rms(x_t) / rms(moved))
+
+
 def _note(ctx: Ctx, update: Update, run: Run) -> None:
     _curve(run, "grad_rms", ctx, update.grad_rms)
     _curve(run, "update_rms", ctx, rms(update.eps).flatten())
+    for pair, values in update.cosines.items():
+        _curve(run, f"cosine.{pair}", ctx, values)
     for message in update.skipped:
         run.warnings.append(f"{message}; its update was skipped")
         warnings.warn(run.warnings[-1], stacklevel=4)

@@ -340,6 +340,24 @@ def test_recurrence_does_a_step_again_from_noised_x(tiny):
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.05
 
 
+def test_without_noise_x_t_itself_moves_and_the_solver_steps_once(tiny):
+    bright = Bright(again=Recurrence(3, noise=False), strength=Unit(0.3))
+    run = draw(tiny, [bright], batch=1)
+    assert [ctx.i for ctx in bright.calls[:9]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    first, second = bright.calls[0], bright.calls[1]
+    way = second.x_t - first.x_t
+    assert torch.equal(first.t, second.t)
+    torch.testing.assert_close(rms(second.x_t), rms(first.x_t))
+    assert 0.8 < rms(way).item() / (0.3 * first.sigma.item() ** 2) < 1.2, "about sigma times an update of .3 sigma"
+    assert torch.equal(
+        run.images, draw(tiny, [Bright(again=Recurrence(3, noise=False), strength=Unit(0.3))], batch=1).images
+    )
+    once = draw(tiny, [Bright(strength=Unit(0.3))], batch=1)
+    assert run.curves["bright"][:, 0].mean() < once.curves["bright"][:, 0].mean(), (
+        "the loss falls at one and the same t"
+    )
+
+
 def test_recurrence_ends_with_its_window(tiny):
     bright = Bright(again=Recurrence(3, Window(0, 0.2)), weight=0.0)
     draw(tiny, [bright])
@@ -353,6 +371,7 @@ def test_multistep_solver_refuses_recurrence(make_pipeline):
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler remembers .* bright .* use DDIMScheduler"):
         draw(Backbone(pipe), [Bright(again=Recurrence(2))])
+    assert draw(Backbone(pipe), [Bright(again=Recurrence(2, noise=False))]).images.isfinite().all()
 
 
 # --- wrong arguments -------------------------------------------------------------------------------------------------

@@ -120,13 +120,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """Each step inside `window` is done `times` times, with new noise in between.
+    """Each step inside `window` is done `times` times, with new noise in between, or (`noise` false) with none.
 
-    Universal guidance (Bansal et al. 2023) repeats every step, FreeDoM (Yu et al. 2023) those that decide the content.
+    With noise x_t is drawn again from x_{t-1}: Universal guidance (Bansal et al. 2023) repeats every step, FreeDoM (Yu
+    et al. 2023) those that decide the content. Without, the update moves x_t itself and the solver steps only once, as
+    in the refinement of Attend-and-Excite (Chefer et al. 2023): what one update achieved is then not drowned in the
+    next noise, which at 20 steps replaces almost half of an early x_t.
     """
 
     times: int = 1
     window: Window = Window()  # noqa: RUF009 (frozen)
+    noise: bool = True
 
     def __post_init__(self):
         if self.times < 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from helpers.guidance.strength import rms
 
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Update:
-    """eps: what is added to eps, (B, 4, h, w). grad_rms (B,): size of the gradient. skipped: what was not, in words."""
+    """eps: what is added to eps, (B, 4, h, w). grad_rms (B,): size of the gradient. cosines: "dca.dga" -> (B,), between
+    the gradients of methods with different strength rules. skipped: what was not added, in words."""
 
     eps: torch.Tensor
     grad_rms: torch.Tensor
+    cosines: dict[str, torch.Tensor] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
 
@@ -29,6 +32,7 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
     by_rule: dict = {}
     for method in found:
         by_rule.setdefault(method.strength, []).append(method)
+    grads: dict[str, torch.Tensor] = {}
     update = Update(torch.zeros_like(ctx.x_t), torch.zeros(len(ctx.x_t), device=ctx.x_t.device))
     for n, (rule, methods) in enumerate(by_rule.items(), 1):
         losses = {method: found[method][0] for method in methods}
@@ -45,6 +49,10 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
             grad, total = torch.where(bad[:, None, None, None], 0, grad), torch.where(bad, 0, total)
         update.eps += rule.update(total, grad, ctx)
         update.grad_rms += rms(grad).flatten()
+        name = "+".join(method.name for method in methods)
+        for other, theirs in grads.items():
+            update.cosines[f"{other}.{name}"] = F.cosine_similarity(theirs.flatten(1), grad.flatten(1))
+        grads[name] = grad
     return update
 
 
