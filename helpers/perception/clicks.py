@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import SamConfig, SamModel
 
+from helpers.perception.loading import pretrained
 from helpers.perception.segmenter import Stem
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's image statistics, as SAM was trained with
@@ -55,12 +56,7 @@ class ClickSegmenter(nn.Module):
     @classmethod
     def load(cls, name_or_path: str | Path, device="cpu") -> "ClickSegmenter":
         """From a folder in the Hub's layout, or a name on the Hub."""
-        config = SamConfig.from_pretrained(name_or_path)
-        (name,) = config.architectures
-        if name not in MODELS:
-            raise ValueError(f"{name_or_path} holds a {name}: this segmenter serves {', '.join(MODELS)}")
-        model = MODELS[name].from_pretrained(name_or_path, attn_implementation="sdpa", dtype=torch.float32)
-        return cls(model.to(device))
+        return cls(pretrained(name_or_path, SamConfig, MODELS).to(device))
 
     def forward(self, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W) in [0, 1]; points (B, k, 2), k clicks on one object per image, in pixels, x then y.

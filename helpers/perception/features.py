@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
+from helpers.perception.loading import pretrained
 from helpers.perception.segmenter import Stem
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's image statistics, as DINOv2 was trained with
@@ -71,12 +72,7 @@ class Features(nn.Module):
     @classmethod
     def load(cls, name_or_path: str | Path, device="cpu") -> "Features":
         """From a folder in the Hub's layout, or a name on the Hub."""
-        config = Dinov2Config.from_pretrained(name_or_path)
-        (name,) = config.architectures
-        if name not in MODELS:
-            raise ValueError(f"{name_or_path} holds a {name}: features come from {', '.join(MODELS)}")
-        model = MODELS[name].from_pretrained(name_or_path, attn_implementation="sdpa", dtype=torch.float32)
-        return cls(model.to(device))
+        return cls(pretrained(name_or_path, Dinov2Config, MODELS).to(device))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W) in [0, 1] -> unit-norm features (B, d, h, w), float32, one per patch; differentiable."""

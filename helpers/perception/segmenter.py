@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
+from helpers.perception.loading import pretrained
+
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's image statistics
 
 
@@ -97,11 +99,7 @@ class Segmenter(nn.Module):
     @classmethod
     def load(cls, name_or_path: str | Path, device="cpu", dtype: torch.dtype = torch.float32) -> "Segmenter":
         """From a folder in the Hub's layout, or a name on the Hub."""
-        config = CLIPSegConfig.from_pretrained(name_or_path)
-        (name,) = config.architectures
-        if name not in MODELS:
-            raise ValueError(f"{name_or_path} holds a {name}: this segmenter serves {', '.join(MODELS)}")
-        model = MODELS[name].from_pretrained(name_or_path, attn_implementation="sdpa", dtype=dtype)
+        model = pretrained(name_or_path, CLIPSegConfig, MODELS, dtype)
         return cls(model.to(device), CLIPTokenizer.from_pretrained(name_or_path))
 
     @torch.no_grad()
