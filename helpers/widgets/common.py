@@ -1,0 +1,185 @@
+"""What the explorers share: Traces that belong together, controls, a column per case, curves with a marker.
+
+All pictures of a prompt are made when it is chosen, as PNG bytes; the slider then puts them into `widgets.Image`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers.figures import METHOD, window_of
+from helpers.trace import Trace
+
+DPI = 110
+
+
+@dataclass
+class Frames:
+    """One record, ready to be shown, over its S steps.
+
+    pictures: S PNGs for each of the column's images, in their order. curves: S PNGs. numbers: (S, N), for the table.
+    """
+
+    pictures: Sequence[list[bytes]]
+    curves: list[bytes]
+    numbers: np.ndarray
+
+
+class Column:
+    """One case: its name and what is seen of it, rows of pictures, the curves below.
+
+    images: what changes with the step; rows: the widgets that hold them.
+    """
+
+    def __init__(self, about: str, images: Sequence[widgets.Image], rows: Sequence[widgets.Widget]):
+        self.about, self.images = about, images
+        self.title = widgets.HTML()
+        self.curves = widgets.Image(format="png", layout={"width": "100%"})
+        self.box = widgets.VBox([self.title, *rows, self.curves], layout={"width": "50%", "padding": "0 8px"})
+
+    def show(self, case: str, frames: Frames, step: int) -> None:
+        self.title.value = f"<b>{escape(case)}</b>: {self.about}"
+        for image, pictures in zip(self.images, frames.pictures, strict=True):
+            image.value = pictures[step]
+        self.curves.value = frames.curves[step]
+
+
+def png(picture: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) -> PNG."""
+    stream = BytesIO()
+    Image.fromarray(picture).save(stream, "png", compress_level=3)
+    return stream.getvalue()
+
+
+def panels(titles: Sequence[str], window: tuple[float, float], steps: int) -> tuple[Figure, Sequence[Axes]]:
+    """Empty axes over the steps 1 to `steps`, one per title, the window (see `figures.window_of`) shaded."""
+    fig = Figure(figsize=(5.2, 2.3), dpi=DPI, layout="constrained")
+    axes = fig.subplots(1, len(titles))
+    for ax, title in zip(axes, titles, strict=True):
+        ax.axvspan(window[0] + 1, window[1] + 1, color=METHOD, alpha=0.1, lw=0)
+        ax.set_xlim(0.5, steps + 0.5)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("step", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig, axes
+
+
+def marked(fig: Figure, axes: Sequence[Axes], steps: int) -> list[bytes]:
+    """The figure, drawn once; then one copy per step with a marker there, as PNG."""
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    pictures = []
+    for step in range(1, steps + 1):
+        picture = drawn.copy()
+        for ax in axes:
+            (x, low), (_, high) = ax.transData.transform([(step, ax.get_ylim()[0]), (step, ax.get_ylim()[1])])
+            rows = slice(len(picture) - round(high), len(picture) - round(low))
+            picture[rows, round(x) - 1 : round(x) + 1] = (200, 30, 30)
+        pictures.append(png(picture))
+    return pictures
+
+
+def _images(trace: Trace) -> list:
+    return [(record.prompt, record.seed, record.drag) for record in trace.records]
+
+
+def load_traces(folder: str | Path, baseline: str = "none") -> dict[str, Trace]:
+    """case -> Trace of every folder/<case>/trace that shows the same prompts, drags and seeds as the baseline.
+
+    The baseline comes first, then the case full, then the others by name. FileNotFoundError when there are not two.
+    """
+    found = {path.parent.name: Trace.load(path) for path in sorted(Path(folder).glob("*/trace"))}
+    names = sorted(found, key=lambda name: (name != baseline, name != "full"))
+    alike = {
+        name: found[name] for name in names if baseline in found and _images(found[name]) == _images(found[baseline])
+    }
+    if len(alike) < 2:
+        raise FileNotFoundError(
+            f"{folder} holds {len(found)} traces (folders <case>/trace) {names}: {baseline!r} is compared here with "
+            "others of the same prompts and seeds, make them with `dvc repro sample_dga@none sample_dga@full` for "
+            "masks, `dvc repro sample_dma@none sample_dma@full` for flow"
+        )
+    return alike
+
+
+def checked(traces: Mapping[str, Trace] | str | Path, maps: Sequence[str], what: str, cure: str) -> dict[str, Trace]:
+    """The Traces, or those of a folder; ValueError unless they show the same prompts, drags, seeds and steps.
+
+    maps: names of maps that every record must have; what, cure: how an error calls them and what helps.
+    """
+    traces = load_traces(traces) if isinstance(traces, str | Path) else dict(traces)
+    if len(traces) < 2:
+        raise ValueError(f"the traces are {list(traces)}: give a baseline and at least one case, such as none and full")
+    (first, baseline), *others = traces.items()
+    for name, trace in traces.items():
+        if not trace.records:
+            raise ValueError(f"the trace {name!r} is empty: give it to sample(..., trace=) first")
+        if any(key not in record.maps for record in trace.records for key in maps):
+            raise ValueError(f"the trace {name!r} has no {what}: sample it with {cure}")
+    for name, trace in others:
+        if _images(trace) != _images(baseline) or trace.timesteps != baseline.timesteps:
+            raise ValueError(
+                f"the traces {first!r} and {name!r} differ in prompts, seeds or steps, or in drags: sample both with "
+                "one profile"
+            )
+    return traces
+
+
+def explore(
+    traces: Mapping[str, Trace],
+    guidance: str,
+    column: Callable[[], Column],
+    frames: Callable[[str, int, str], Frames],
+    below: Callable[[int, str, Sequence[np.ndarray]], str],
+) -> widgets.Widget:
+    """The explorer: controls, the baseline left, a method right, a table below; `traces` as `checked` returns them.
+
+    guidance: the method whose window is told, "dga" or "dma". column: makes an empty one. frames(case, k, compared): of
+    record k of a case when the baseline is compared with the method `compared`; called once for each. below(k,
+    compared, numbers): the table in HTML, from the (N,) numbers of both cases at the step.
+    """
+    first, *methods = traces
+    records, timesteps, sigmas = traces[first].records, traces[first].timesteps, traces[first].sigmas
+    steps = len(timesteps)
+
+    options = [(f"{r.prompt} (seed {r.seed})", k) for k, r in enumerate(records)]
+    prompt = widgets.Dropdown(options=options, description="prompt", layout={"width": "55%"})
+    method = widgets.Dropdown(options=methods, description="method", layout={"width": "25%"})
+    slider = widgets.IntSlider(1, 1, steps, description="step", continuous_update=False, layout={"width": "60%"})
+    play = widgets.Play(value=1, min=1, max=steps, interval=250, show_repeat=False)
+    widgets.jslink((play, "value"), (slider, "value"))
+    label, table = widgets.HTML(), widgets.HTML()
+    columns = [column(), column()]
+    frames = cache(frames)
+
+    def show(_=None) -> None:
+        step, k, compared = slider.value - 1, prompt.value, method.value
+        shown = [frames(case, k, compared) for case in (first, compared)]
+        for column, case, part in zip(columns, (first, compared), shown, strict=True):
+            column.show(case, part, step)
+        begin, end = window_of(traces[compared], guidance)
+        acts = "guided" if begin < step < end else "not guided"
+        label.value = (
+            f"<b>step {step + 1} of {steps}</b> &nbsp; t = {timesteps[step]}, "
+            f"&sigma;<sub>t</sub> = {sigmas[step]:.2f}, {escape(compared)} is {acts} here"
+        )
+        table.value = below(k, compared, [part.numbers[step] for part in shown])
+
+    for control in (prompt, method, slider):
+        control.observe(show, "value")
+    show()
+    head = widgets.HBox([prompt, method])
+    moves = widgets.HBox([play, slider])
+    return widgets.VBox([head, moves, label, widgets.HBox([column.box for column in columns]), table])

@@ -1,0 +1,94 @@
+"""The explorer of masks, for dense geometry alignment (DGA): where the guide finds what a layout asks for."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+
+from helpers import overlay
+from helpers.conditions import Layout
+from helpers.figures import TERMS, masks_of, window_of
+from helpers.guidance import dga
+from helpers.trace import Record, Trace
+from helpers.widgets.common import Column, Frames, checked, explore, marked, panels, png
+
+LINES = dict(zip(TERMS, ("-", "--", ":"), strict=True))
+
+
+def measure(record: Record, layout: Layout) -> dict[str, np.ndarray]:
+    """The record's masks compared with any layout of its prompt: "iou" (S, N) and DGA's terms (S,)."""
+    found = torch.from_numpy(record.maps["dga.masks"]).float() / 255
+    targets = layout.masks(*found.shape[-2:]).expand_as(found)
+    boxed = torch.tensor([region.mask is None for region in layout.regions])
+    masks = torch.where(boxed[:, None, None], dga.soft_box(found), found)
+    valid = torch.ones(found.shape[:2], dtype=torch.bool)
+    terms = {name: term(masks, targets, valid).numpy() for name, term in dga.TERMS.items()}
+    return {"iou": dga.soft_iou(masks, targets).numpy()} | terms
+
+
+def curves_png(measured: Mapping[str, np.ndarray], window: tuple[float, float], highest: float) -> list[bytes]:
+    """IoU per region and the losses over the steps, a PNG per step with a marker there."""
+    steps = len(measured["iou"])
+    fig, (left, right) = panels(("IoU with the wanted place", "the guide's losses"), window, steps)
+    for n, iou in enumerate(measured["iou"].T):
+        left.plot(range(1, steps + 1), iou, color=overlay.COLORS[n % len(overlay.COLORS)], lw=2)
+    for name, line in LINES.items():
+        right.plot(range(1, steps + 1), measured[name], line, color="0.15", label=name)
+    left.set_ylim(0, 1.02)
+    right.set_ylim(0, highest)
+    right.legend(fontsize=7.5, loc="upper center", ncols=3, frameon=False, columnspacing=1, handlelength=1.6)
+    return marked(fig, (left, right), steps)
+
+
+def frames_of(record: Record, layout: Layout, window: tuple[float, float], highest: float) -> Frames:
+    """Everything that is shown of a record; `layout` is what it is compared with."""
+    x0_hat, masks = [], []
+    for step, small in enumerate(record.frames):
+        frame = overlay.enlarge(small)
+        x0_hat.append(png(overlay.draw_wanted(frame, layout)))
+        found = overlay.draw_found(overlay.dimmed(frame), masks_of(record, step))
+        masks.append(png(overlay.draw_wanted(found, layout)))
+    measured = measure(record, layout)
+    return Frames((x0_hat, masks), curves_png(measured, window, highest), measured["iou"])
+
+
+def explore_masks(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
+    """Baseline beside method, step by step: x0_hat, the guide's masks, the wanted places, IoU and losses.
+
+    traces: case -> Trace, the baseline first, all of the same prompts, seeds and steps; or a folder with <case>/trace.
+    """
+    traces = checked(traces, ["dga.masks"], "masks", "helpers.experiments.dga.watching or DGA")
+    first = next(iter(traces))
+
+    def frames(case: str, k: int, compared: str) -> Frames:
+        layout = traces[compared].records[k].layout
+        losses = [measure(traces[name].records[k], layout)[term] for name in (first, compared) for term in TERMS]
+        window = window_of(traces[case], "dga")
+        return frames_of(traces[case].records[k], layout, window, 1.25 * float(np.max(losses)))
+
+    def below(k: int, compared: str, ious: Sequence[np.ndarray]) -> str:
+        return _table(traces[first].records[k].layout, first, compared, ious)
+
+    return explore(traces, "dga", _column, frames, below)
+
+
+def _column() -> Column:
+    """x0_hat beside the masks."""
+    images = [widgets.Image(format="png", layout={"width": "49%"}) for _ in range(2)]
+    pair = widgets.HBox(images, layout={"justify_content": "space-between"})
+    return Column("x&#770;<sub>0</sub> decoded, and what the guide finds in it", images, [pair])
+
+
+def _table(layout: Layout, first: str, method: str, ious: Sequence[np.ndarray]) -> str:
+    """The regions' colours, phrases and IoU at this step, baseline and method."""
+    rows = "".join(
+        f"<tr><td><span style='display:inline-block;width:14px;height:14px;background:"
+        f"{overlay.COLORS[n % len(overlay.COLORS)]}'></span> {escape(region.phrase)}</td>"
+        f"<td>{ious[0][n]:.2f}</td><td>{ious[1][n]:.2f}</td></tr>"
+        for n, region in enumerate(layout.regions)
+    )
+    head = f"<tr><th>phrase (dashed: where it is wanted)</th><th>IoU, {escape(first)}</th>"
+    return f"<table style='border-spacing:14px 2px'>{head}<th>IoU, {escape(method)}</th></tr>{rows}</table>"
