@@ -43,9 +43,9 @@ def loss(model, items, generator):
     return distance(model, items, soften(items["image"].float() / 255, generator), power=1)
 
 
-def exact_loss(model, items, generator, smallest: int = SMALLEST):
-    """The same for pictures as they are; small errors count for more, hopeless ones of vague pictures for less."""
-    return distance(model, items, items["image"].float() / 255, 0.5, smallest)
+def exact_loss(model, items, generator, power: float = 0.5, smallest: int = SMALLEST):
+    """The same for pictures as they are; below power 1 small errors count for more, hopeless ones for less."""
+    return distance(model, items, items["image"].float() / 255, power, smallest)
 
 
 def distance(model, items, target: torch.Tensor, power: float, smallest: int = SMALLEST):
@@ -61,9 +61,9 @@ def distance(model, items, target: torch.Tensor, power: float, smallest: int = S
     return value, {"epe": epe.mean(), "epe_moving": epe[moved].mean()}
 
 
-def train(folder: Path, backbone: Backbone, steps: tuple[int, int, int] = (1400, 700, 1200), batch: int = 8) -> RAFT:
-    """Three runs below `folder`: renders, blurred; for exactness, renders as they are and pictures from a bank; and the
-    same enlarged to FINE pixels.
+def train(folder: Path, backbone: Backbone, steps: tuple[int, int, int, int], batch: int) -> RAFT:
+    """Four runs below `folder`: renders, blurred; for exactness, renders as they are and pictures from a bank; the same
+    enlarged to FINE pixels; and once more with the distance itself as loss, which does not give up far motions.
 
     Half of a bank was decoded from disturbed latents, the rest are mini-sd's x0_hat.
     """
@@ -76,8 +76,10 @@ def train(folder: Path, backbone: Backbone, steps: tuple[int, int, int] = (1400,
     fresh = Scenes(SEEDS["raft"], view, steps[0] * batch)
     raft = fit(build(), fresh, loss, folder / "renders", steps[0], batch, lr=1.5e-3, ema=0.995)
     raft = fit(raft.requires_grad_(True), mixed(1), exact_loss, folder / "mixed", steps[1], batch, lr=7e-4, ema=0.99)
-    fine = partial(exact_loss, smallest=FINE)
-    return fit(raft.requires_grad_(True), mixed(2), fine, folder / "fine", steps[2], batch, lr=5e-4, ema=0.99)
+    fine = partial(exact_loss, power=0.5, smallest=FINE)
+    raft = fit(raft.requires_grad_(True), mixed(2), fine, folder / "fine", steps[2], batch, lr=5e-4, ema=0.99)
+    far = partial(exact_loss, power=1, smallest=FINE)
+    return fit(raft.requires_grad_(True), mixed(3), far, folder / "far", steps[3], batch, lr=5e-4, ema=0.99)
 
 
 # --- held-out numbers -------------------------------------------------------------------------------------------------
