@@ -6,7 +6,7 @@ import torch
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
 from helpers.guidance import CFG, Window
-from helpers.guidance.dca import CONCEPTS, DCA, attributes, relations
+from helpers.guidance.dca import CONCEPTS, DCA, RELATIONS, attributes, relations
 from helpers.perception.crops import crop, square, union
 from helpers.perception.detector import MaskDetector, ZeroShotDetector
 from helpers.perception.scene_graph import parse
@@ -120,8 +120,10 @@ def test_concepts_of_a_graph():
     assert (one.image, one.texts, one.objects) == (3, ("striped red car",), (0,))
     (split,) = attributes(0, graph, CONCEPTS["parts"])
     assert split.texts == ("striped", "red", "car")
-    (between,) = relations(0, graph)
-    assert between.texts == ("striped red car left of ball",) and between.objects == (0, 1)
+    (between,) = relations(0, graph, RELATIONS["stated"])
+    assert between.texts == ("striped red car left of ball",) and between.objects == (0, 1) and not between.unlike
+    (between,) = relations(0, graph, RELATIONS["turned"])
+    assert between.unlike == ("ball left of striped red car",)
 
 
 class Colour(torch.nn.Module):
@@ -170,6 +172,35 @@ def test_weights_choose_the_terms(tiny, make_context):
         assert loss.item() == pytest.approx(info[kind].item())
 
 
+class Side(Colour):
+    """A CLIP by hand that sees which half is redder, third axis, and how red all is, first; a text says it by order."""
+
+    def embed(self, phrases):
+        turn = [1.0 if p.startswith("red") else -1.0 for p in phrases]
+        return torch.nn.functional.normalize(torch.tensor([[2.0, 0, t] for t in turn]), dim=1)
+
+    def forward(self, images):
+        left, right = (half.mean((2, 3))[:, 0] for half in images.chunk(2, 3))
+        return torch.nn.functional.normalize(torch.stack([left + right, 0 * left, left - right], 1) + 1e-6, dim=1)
+
+
+def test_a_direction_leaves_of_a_relation_who_stands_where(tiny, make_context):
+    losses = {}
+    for side, image in (("right", picture(red=(4, 20, 24, 40), blue=(40, 20, 60, 40))),
+                        ("wrong", picture(blue=(4, 20, 24, 40), red=(40, 20, 60, 40)))):  # fmt: skip
+        for text in RELATIONS:
+            with torch.no_grad():
+                method = DCA(Side(), MaskDetector(Painted()), attribute_weight=0, relation=text)
+                ctx = make_context(tiny, ["a red car left of a blue ball"], [method])
+                ctx.image = image
+                losses[text, side] = method.energy(ctx)[0].item()
+    # images are (1, 0, +-1) / sqrt 2; the texts (2, 0, +-1) / sqrt 5, their direction (0, 0, 1)
+    assert losses["stated", "right"] == pytest.approx(1 - 3 / 10**0.5, abs=1e-3)
+    assert losses["stated", "wrong"] == pytest.approx(1 - 1 / 10**0.5, abs=1e-3)
+    assert losses["turned", "right"] == pytest.approx(1 - 0.5**0.5, abs=1e-3)
+    assert losses["turned", "wrong"] == pytest.approx(1 + 0.5**0.5, abs=1e-3)
+
+
 def test_the_mean_of_the_words_is_the_mean_of_their_cosines(tiny, make_context):
     _, info, _ = energy(
         tiny, make_context, picture(red=(4, 4, 24, 24)), "a red car and a blue ball", concept="parts", relation_weight=0
@@ -183,7 +214,7 @@ def test_gradient_by_finite_differences():
     """The cosines of fixed windows, with respect to the pixels."""
     method = DCA(Colour().double(), None)
     graph = parse("a red car left of a blue ball")
-    concepts = [*attributes(0, graph, CONCEPTS["phrase"]), *relations(0, graph)]
+    concepts = [*attributes(0, graph, CONCEPTS["phrase"]), *relations(0, graph, RELATIONS["stated"])]
     texts = [text for concept in concepts for text in concept.texts]
     method._words = dict(zip(texts, method.similarity.embed(texts).double(), strict=True))
     image = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -249,3 +280,5 @@ def test_prompts_without_concepts_are_refused(backbone):
 def test_an_unknown_concept_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown concept 'sum': use one of phrase, parts"):
         DCA(Colour(), MaskDetector(Painted()), concept="sum")
+    with pytest.raises(ValueError, match="unknown relation 'mirrored': use one of stated, turned"):
+        DCA(Colour(), MaskDetector(Painted()), relation="mirrored")

@@ -46,6 +46,7 @@ def _dca(params: Params, case: ConceptCase, nets: Nets, weight: float, window: W
         attribute_weight=case.attribute_weight,
         relation_weight=case.relation_weight,
         concept=case.concept,
+        relation=case.relation,
         window=window,
         strength=strength(params.dca.strength),
         recurrence=recurrence(params.dca.recurrence),

@@ -9,4 +9,4 @@ def strength(block: StrengthBlock) -> Strength:
 
 
 def recurrence(block: RecurrenceBlock) -> Recurrence:
-    return Recurrence(block.times, Window(0.0, block.window))
+    return Recurrence(block.times, Window(0.0, block.window), block.noise)

@@ -13,6 +13,10 @@ concepts are then compared with the whole picture, which asks for the object to 
 The paper writes an attribute's embedding as w_a (+) w_c, "concatenation of property and category"; two vectors beside
 each other do not fit an image's. Here it is either the embedding of the whole phrase, "striped red car", or (`parts`)
 the mean of the embeddings of its words: <mean w, v> is the mean of the cosines, what <w_a (+) w_c, v (+) v> amounts to.
+
+Most of what "red car left of blue fish" says is said by "blue fish left of red car", too. So a relation's w_j is either
+the embedding of its text (`stated`), or (`turned`) the direction from the text with its nouns exchanged to the text, as
+StyleGAN-NADA (Gal et al. 2022) takes directions between texts: what is left is who stands where.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,11 +36,13 @@ CERTAIN = 0.1  # a detection with a lower score counts as absent
 
 @dataclass(frozen=True)
 class Concept:
-    """texts: what is compared, by the mean of their embeddings. objects: one of an image's (attribute) or two."""
+    """texts: what is compared, by the mean of their embeddings. objects: one of an image's (attribute) or two. unlike:
+    the text from which the direction is taken to the texts, if any."""
 
     image: int
     texts: tuple[str, ...]
     objects: tuple[int, ...]
+    unlike: tuple[str, ...] = ()
 
 
 def phrase(graph: SceneGraph, i: int) -> tuple[str, ...]:
@@ -57,10 +63,25 @@ def attributes(image: int, graph: SceneGraph, texts: Callable) -> list[Concept]:
     return [Concept(image, texts(graph, i), (i,)) for i, thing in enumerate(graph.objects) if thing.attributes]
 
 
-def relations(image: int, graph: SceneGraph) -> list[Concept]:
+def stated(one: str, words: str, other: str) -> tuple[str, ...]:
+    """No other text."""
+    return ()
+
+
+def turned(one: str, words: str, other: str) -> tuple[str, ...]:
+    """The relation the other way round: ("striped blue fish left of red car",)."""
+    return (f"{other} {words} {one}",)
+
+
+RELATIONS = {"stated": stated, "turned": turned}
+
+
+def relations(image: int, graph: SceneGraph, unlike: Callable) -> list[Concept]:
     """One concept per relation, in words: "red car left of striped blue fish"."""
     return [
-        Concept(image, (f"{graph.phrase(i)} {words} {graph.phrase(j)}",), (i, j)) for i, words, j in graph.relations
+        Concept(image, (f"{one} {words} {other}",), (i, j), unlike(one, words, other))
+        for i, words, j in graph.relations
+        for one, other in [(graph.phrase(i), graph.phrase(j))]
     ]
 
 
@@ -68,7 +89,7 @@ class DCA(Guidance):
     """eps' = eps + strength(grad of weight * (w_attribute L_attribute + w_relation L_relation)).
 
     similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
-    `helpers.perception.detector`. concept: how an attribute's text is embedded, a name in CONCEPTS.
+    `helpers.perception.detector`. concept, relation: how the texts are embedded, names in CONCEPTS and RELATIONS.
     """
 
     def __init__(
@@ -79,27 +100,30 @@ class DCA(Guidance):
         attribute_weight: float = 1.0,
         relation_weight: float = 1.0,
         concept: str = "phrase",
+        relation: str = "stated",
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
         strength: Strength = Raw(),  # noqa: B008 (frozen)
         recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
     ):
-        if concept not in CONCEPTS:
-            raise ValueError(f"unknown concept {concept!r}: use one of {', '.join(CONCEPTS)}")
-        self.similarity, self.detector, self.weight, self.concept = similarity, detector, weight, concept
+        for kind, name, known in (("concept", concept, CONCEPTS), ("relation", relation, RELATIONS)):
+            if name not in known:
+                raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(known)}")
+        self.similarity, self.detector, self.weight = similarity, detector, weight
+        self.concept, self.relation = concept, relation
         self.weights = {"attribute": attribute_weight, "relation": relation_weight}
         self.window, self.strength, self.recurrence = window, strength, recurrence
 
     def settings(self) -> dict:
-        return super().settings() | self.weights | {"concept": self.concept}
+        return super().settings() | self.weights | {"concept": self.concept, "relation_text": self.relation}
 
     def setup(self, job: Job) -> None:
         graphs = [parse(prompt.text) for prompt in job.prompts]
         self._phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
         self._most = max(map(len, self._phrases))
-        texts = CONCEPTS[self.concept]
+        texts, unlike = CONCEPTS[self.concept], RELATIONS[self.relation]
         self._concepts = {
             "attribute": [attributes(k, graph, texts) for k, graph in enumerate(graphs)],
-            "relation": [relations(k, graph) for k, graph in enumerate(graphs)],
+            "relation": [relations(k, graph, unlike) for k, graph in enumerate(graphs)],
         }
         empty = [k for k, *kinds in zip(range(len(graphs)), *self._concepts.values()) if not any(kinds)]
         if empty:
@@ -107,8 +131,8 @@ class DCA(Guidance):
                 f"the prompt {job.prompts[empty[0]].text!r} states no attribute and no relation: DCA has nothing to "
                 "align; say one, such as 'a red car'"
             )
-        every = chain.from_iterable(chain.from_iterable(self._concepts.values()))
-        words = list(dict.fromkeys(text for concept in every for text in concept.texts))
+        every = list(chain.from_iterable(chain.from_iterable(self._concepts.values())))
+        words = list(dict.fromkeys(text for concept in every for text in concept.texts + concept.unlike))
         self._words = dict(zip(words, self.similarity.embed(words), strict=True))
 
     def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
@@ -140,8 +164,16 @@ class DCA(Guidance):
         ends = torch.tensor([(c.objects[0], c.objects[-1]) for c in concepts], device=image.device)
         windows = square(union(boxes[of, ends[:, 0]], boxes[of, ends[:, 1]]), height, width)
         seen = self.similarity(crop(image, windows, of, self.similarity.side))
-        texts = torch.stack([torch.stack([self._words[t] for t in c.texts]).mean(0) for c in concepts])
+        texts = torch.stack([self._embedding(concept) for concept in concepts])
         return (seen * texts.to(seen)).sum(1)
+
+    def _embedding(self, concept: Concept) -> torch.Tensor:
+        """(d,): w_i or w_j."""
+        wanted, unlike = (
+            torch.stack([self._words[t] for t in texts]).mean(0) if texts else 0.0
+            for texts in (concept.texts, concept.unlike)
+        )
+        return F.normalize(wanted - unlike, dim=0) if concept.unlike else wanted
 
 
 def _mean(values: torch.Tensor, rows: list[int], n: int) -> torch.Tensor:
