@@ -9,6 +9,7 @@ from helpers.paths import FIGURES
 
 STAGE = 15  # seconds that a stage takes before and after its loop: interpreter, imports, loading, writing
 SCORING = 0.05  # seconds of the judge per image
+PERCEPTION = 300  # seconds to measure what the guides see
 
 
 def main() -> None:
@@ -17,14 +18,20 @@ def main() -> None:
     if not path.exists():
         print(f"{path.name} is not there yet, so nothing is known about how long this takes")
         return
-    cases = json.loads(path.read_text())["dga"]
-    drawing = sum(case["seconds"]["mean"] * case["seconds"]["n"] for case in cases.values())
-    sweep = (len(params.dga.sweep.scales) + 1) * params.profile.sweep * cases["full"]["seconds"]["mean"]
-    images = sum(case["seconds"]["n"] for case in cases.values())
+    metrics = json.loads(path.read_text())
+    experiments = {name: metrics[name] for name in type(params).model_fields if name in metrics}
+    cases = [case["seconds"] for experiment in experiments.values() for case in experiment.values()]
+    drawing = sum(seconds["mean"] * seconds["n"] for seconds in cases)
+    images = sum(seconds["n"] for seconds in cases)
+    sweeps = {name: getattr(params, name).sweep for name in experiments if hasattr(getattr(params, name), "sweep")}
+    sweep = sum(
+        (len(swept.scales) + 1) * params.profile.sweep * experiments[name]["full"]["seconds"]["mean"]
+        for name, swept in sweeps.items()
+    )
     cores = torch.get_num_threads()
-    seconds = (drawing + sweep) / cores + images * SCORING + (2 * len(cases) + 4) * STAGE
+    seconds = (drawing + sweep) / cores + images * SCORING + (2 * len(cases) + 4) * STAGE + PERCEPTION
     print(
-        f"recomputing {len(cases)} cases ({images} images) and the sweep takes about {seconds / 60:.0f} minutes on "
+        f"recomputing {len(cases)} cases ({images} images) and the sweeps takes about {seconds / 60:.0f} minutes on "
         f"{cores} CPU cores like those that made the committed results, less on a GPU; no model is trained again"
     )
 

@@ -14,14 +14,22 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from torchvision.utils import flow_to_image
 
 from helpers import overlay
+from helpers.conditions import Drag, decode_image
+from helpers.miniature.combined import Case as Combined
+from helpers.miniature.drags import Case
 from helpers.trace import Record, Trace
 
 Metrics = Mapping[str, Mapping[str, Mapping]]  # case -> metric -> {"mean", "lo", "hi", "n", "diff"}
+UNKNOWN = dict.fromkeys(("mean", "lo", "hi"), np.nan)  # a difference to a case that was not run
 TERMS = ("coverage", "size", "distance")
 BASE, METHOD = "#7a7a7a", "#0072b2"
-LESS_IS_BETTER = {"kernel_distance", "frechet", "extra_objects", "size_error", "distance_error", "nfe", "seconds"}
+LESS_IS_BETTER = {
+    "kernel_distance", "frechet", "extra_objects", "size_error", "distance_error", "drag_md", "center_dist", "nfe",
+    "seconds",
+}  # fmt: skip
 
 
 def use_style() -> None:
@@ -43,9 +51,9 @@ def masks_of(record: Record, step: int) -> np.ndarray:
     return overlay.crisp(torch.from_numpy(record.maps["dga.masks"][step]).float() / 255)
 
 
-def window_of(trace: Trace) -> tuple[float, float]:
+def window_of(trace: Trace, method: str = "dga") -> tuple[float, float]:
     """First guided step and the one after the last, as the steps' places on an axis (half a step to either side)."""
-    window = trace.settings.get("dga", {}).get("window", {"start": 0, "stop": 0})
+    window = trace.settings.get(method, {}).get("window", {"start": 0, "stop": 0})
     steps = len(trace.timesteps)
     first, last = (int(np.ceil(window[key] * steps - 1e-6)) for key in ("start", "stop"))
     return first - 0.5, last - 0.5
@@ -101,6 +109,157 @@ def prompt_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mappi
     return fig
 
 
+def _arrows(ax: Axes, drag: Drag, shape: Sequence[int], color: str = "#d55e00") -> None:
+    """A drag's handles and targets over a picture of this shape."""
+    for move in drag.moves:
+        ends = [np.array(point) * (shape[1], shape[0]) - 0.5 for point in (move.handle, move.target)]
+        ax.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "->", "color": color, "lw": 2})
+        ax.plot(*ends[0], "o", color=color, ms=4)
+
+
+def drag_grid(
+    traces: Mapping[str, Trace], drags: Sequence[Case], scores: Mapping[str, Sequence[Mapping]], title: str
+) -> Figure:
+    """Rows: the showcase drags; columns: source with the drag, the rendered edit, the cases (baseline first).
+
+    drags: the benchmark cases, in the order of the run; scores: case -> the judge's numbers, a row for each of them.
+    """
+    first = next(iter(traces.values())).records
+    fig = Figure(figsize=(1.75 * (len(traces) + 2) + 0.4, 2.12 * len(first) + 0.5), layout="constrained")
+    grid = fig.subplots(len(first), len(traces) + 2, squeeze=False)
+    for row, axes in enumerate(grid):
+        record = first[row]
+        source = overlay.enlarge(decode_image(record.drag.source))
+        _show(axes[0], source)
+        _arrows(axes[0], record.drag, source.shape)
+        axes[0].set_xlabel(fill(f"{record.prompt}, seed {record.seed}", 28), fontsize=8)
+        _show(axes[1], overlay.enlarge(drags[record.index].edited()))
+        for ax, (case, trace) in zip(axes[2:], traces.items(), strict=True):
+            _show(ax, overlay.enlarge(trace.records[row].final))
+            found = scores[case][record.index]
+            ax.set_xlabel(f"{found['drag_md']:.1f} px off, fidelity {found['edit_fidelity']:.2f}", fontsize=8)
+    for ax, name in zip(grid[0], ("source, drag", "wanted", *traces), strict=True):
+        ax.set_title(fill(name.replace("_", " "), 14), fontsize=11)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def combination_grid(
+    traces: Mapping[str, Trace], scenes: Sequence[Combined], scores: Mapping[str, Sequence[Mapping]], title: str
+) -> Figure:
+    """Rows: the showcase scenes; columns: source with the drag, then the cases; dashes are the wanted boxes.
+
+    scenes: the benchmark cases, in the order of the run; scores: case -> the judge's numbers, a row for each of them.
+    """
+    first = next(iter(traces.values())).records
+    fig = Figure(figsize=(1.6 * (len(traces) + 1) + 0.4, 2.25 * len(first) + 0.5), layout="constrained")
+    grid = fig.subplots(len(first), len(traces) + 1, squeeze=False)
+    for row, axes in enumerate(grid):
+        asked = scenes[first[row].index]
+        source, wanted = overlay.enlarge(decode_image(asked.drag.drag.source)), asked.scene.layout.boxes_only()
+        _show(axes[0], overlay.draw_wanted(source, wanted))
+        _arrows(axes[0], asked.drag.drag, source.shape)
+        axes[0].set_xlabel(fill(asked.prompt, 34), fontsize=5.5)
+        for ax, (case, trace) in zip(axes[1:], traces.items(), strict=True):
+            _show(ax, overlay.draw_wanted(overlay.enlarge(trace.records[row].final), wanted))
+            found = scores[case][first[row].index]
+            ax.set_xlabel(f"IoU {found['box_iou']:.2f}, {found['center_dist']:.0f} px off", fontsize=7)
+    for ax, case in zip(grid[0], ("source, drag, wanted", *traces), strict=True):
+        ax.set_title(fill(case.replace("_", " "), 16), fontsize=9)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def cosines_plot(traces: Mapping[str, Trace], title: str) -> Figure:
+    """Do modules pull the same way? Cosine of their gradients over the steps, mean and range over the showcase; one
+    panel per case that combines some."""
+    curves = {
+        case: {key for record in trace.records for key in record.curves if key.startswith("cosine.")}
+        for case, trace in traces.items()
+    }
+    shown = {case: sorted(keys) for case, keys in curves.items() if keys}
+    fig = Figure(figsize=(3.1 * max(len(shown), 1) + 0.6, 2.9), layout="constrained")
+    axes = np.atleast_1d(fig.subplots(1, max(len(shown), 1), sharey=True))
+    for ax, (case, keys) in zip(axes, shown.items(), strict=False):
+        for key in keys:
+            values = np.stack([record.curves[key] for record in traces[case].records])
+            known = np.flatnonzero(np.isfinite(values).all(0))
+            (line,) = ax.plot(known + 1, values[:, known].mean(0), label=" and ".join(key.split(".")[1:]))
+            ax.fill_between(
+                known + 1, values[:, known].min(0), values[:, known].max(0), color=line.get_color(), alpha=0.15
+            )
+        ax.axhline(0, color=BASE, ls="--", lw=1)
+        ax.set(xlabel="step", title=case.replace("_", ", "))
+        ax.legend(fontsize=8)
+    axes[0].set_ylabel("cosine of gradients")
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def cost_plot(metrics: Metrics, modules: Mapping[str, int], title: str) -> Figure:
+    """What k modules cost: seconds, evaluations of the denoiser and memory per image, over k.
+
+    modules: case -> k. "paper" cases take one gradient of the weighted sum and do every step once; the others one
+    gradient per module, and repeat early steps.
+    """
+    names = {"seconds": "seconds per image", "nfe": "evaluations of the U-Net", "peak_mb": "peak memory of a batch, MB"}
+    rows = [
+        {"k": k, "weights": "paper, one gradient" if case.endswith("_paper") else "tuned, one each",
+         **{name: metrics[case][name]["mean"] for name in names}}
+        for case, k in modules.items()
+    ]  # fmt: skip
+    fig = Figure(figsize=(10, 2.9), layout="constrained")
+    for ax, (name, label) in zip(fig.subplots(1, len(names)), names.items(), strict=True):
+        sns.stripplot(pd.DataFrame(rows), x="k", y=name, hue="weights", dodge=True, jitter=False, ax=ax)
+        ax.set(xlabel="modules", ylabel=label, ylim=(0, None))
+        ax.legend(fontsize=7.5)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def flow_strip(
+    baseline: Trace, method: Trace, names: tuple[str, str], title: str, image: int = 0, shown: int = 6
+) -> Figure:
+    """How an object is dragged, baseline above method: x0_hat decoded, the flow that is seen from the source to it, and
+    what a warp back by the reference flow leaves as error, at some steps; the reference flow and the losses.
+
+    Flows share one scale of colours: hue is direction, saturation length. image: which record of the Traces. shown: how
+    many steps. title: model, and what else is to be said; prompt and seed are added.
+    """
+    steps = len(method.timesteps)
+    columns = np.linspace(0, steps - 1, min(shown, steps)).round().astype(int)
+    records = [trace.records[image] for trace in (baseline, method)]
+    reference = records[0].maps["dma.reference"][0]
+    every = np.stack([reference, *(record.maps["dma.flow"][step] for record in records for step in columns)])
+    colored = flow_to_image(torch.from_numpy(every).float()).permute(0, 2, 3, 1).numpy()
+    flows = colored[1:].reshape(2, len(columns), *colored.shape[1:])
+    largest = max(record.maps["dma.error"].max() for record in records)
+    fig = Figure(figsize=(1.45 * (len(columns) + 1), 11.5), layout="constrained")
+    above, below = fig.subfigures(2, 1, height_ratios=(6, 1.5))
+    grid = above.subplots(6, len(columns) + 1)
+    for half, record, colors, name in zip((grid[:3], grid[3:]), records, flows, names, strict=True):
+        for k, step in enumerate(columns):
+            _show(half[0, k], overlay.enlarge(record.frames[step]))
+            _show(half[1, k], colors[k])
+            _show(half[2, k], record.maps["dma.error"][step])
+            half[2, k].images[0].set(cmap="magma", clim=(0, largest))
+        _show(half[0, -1], overlay.enlarge(record.final))
+        _show(half[1, -1], colored[0])
+        source = overlay.enlarge(decode_image(record.drag.source))
+        _show(half[2, -1], source)
+        _arrows(half[2, -1], record.drag, source.shape)
+        for ax, last in zip(half[:, -1], ("final", "reference", "source, drag"), strict=True):
+            ax.set_title(last, fontsize=9)
+        for ax, what in zip(half[:, 0], ("$\\hat x_0$", "flow", "warp error"), strict=True):
+            ax.set_ylabel(f"{name}\n{what}", fontsize=10)
+    for ax, step in zip(grid[0], columns, strict=False):
+        ax.set_title(f"step {step + 1}, t={method.timesteps[step]}", fontsize=9)
+    terms = {"dma.displacement": "displacement", "dma.appearance": "appearance", "dma.semantic": "semantic"}
+    _curves(below, records, names, terms, window_of(method, "dma"))
+    fig.suptitle(f"{title}\n“{records[0].prompt}”, seed {records[0].seed}, {steps} steps", fontsize=10)
+    return fig
+
+
 def objects_plot(images: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
     """One panel per metric: means over the number of objects with 95 % intervals, by guidance and caption.
 
@@ -147,27 +306,26 @@ def steps_strip(
         half[1, 0].set_ylabel(f"{name}\nguide's masks", fontsize=10)
     for ax, step in zip(grid[0], columns, strict=False):
         ax.set_title(f"step {step + 1}, t={method.timesteps[step]}", fontsize=9)
-    _curves(below, baseline, method, names, image)
+    records = [trace.records[image] for trace in (baseline, method)]
+    _curves(below, records, names, {f"dga.{term}": term for term in TERMS}, window_of(method))
     record = method.records[image]
     fig.suptitle(f"{title}\n“{record.prompt}”, seed {record.seed}, {steps} steps", fontsize=10)
     return fig
 
 
-def _curves(fig, baseline: Trace, method: Trace, names: tuple[str, str], image: int) -> None:
-    """The losses and the gradient of two records, one panel each."""
-    axes = fig.subplots(1, 4)
-    at = np.arange(1, len(method.timesteps) + 1)
-    first, last = window_of(method)
-    for ax, term in zip(axes, (*TERMS, "gradient"), strict=True):
-        key = f"dga.{term}" if term in TERMS else "grad_rms"
-        for trace, name, color in zip((baseline, method), names, (BASE, METHOD), strict=True):
-            curve = trace.records[image].curves.get(key)  # a run without guidance has no gradient
+def _curves(fig, records: Sequence[Record], names: Sequence[str], terms: Mapping[str, str], window) -> None:
+    """The losses `terms` (curve -> name) and the gradient of baseline and method, one panel each; the window shaded."""
+    titles = {key: f"loss: {name}" for key, name in terms.items()} | {"grad_rms": "rms of the gradient"}
+    axes = fig.subplots(1, len(titles))
+    for ax, (key, title) in zip(axes, titles.items(), strict=True):
+        for record, name, color in zip(records, names, (BASE, METHOD), strict=True):
+            curve = record.curves.get(key)  # a run without guidance has no gradient
             if curve is not None:
-                ax.plot(at, curve, color=color, label=name)
-        ax.axvspan(first + 1, last + 1, color=METHOD, alpha=0.1, lw=0)
-        ax.set_title(f"loss: {term}" if term in TERMS else "rms of the gradient", fontsize=9)
+                ax.plot(np.arange(1, len(curve) + 1), curve, color=color, label=name)
+                ax.set_xlim(0.5, len(curve) + 0.5)
+        ax.axvspan(window[0] + 1, window[1] + 1, color=METHOD, alpha=0.1, lw=0)
+        ax.set_title(title, fontsize=9)
         ax.set_xlabel("step", fontsize=9)
-        ax.set_xlim(0.5, len(at) + 0.5)
         ax.set_ylim(bottom=0)
     axes[0].legend(fontsize=8)
 
@@ -212,14 +370,63 @@ def strength_plot(sweep: Metrics, metric: str, title: str) -> Figure:
     return fig
 
 
-def ablation_table(metrics: Metrics, names: Sequence[str], title: str) -> Figure:
-    """Rows: cases; columns: metrics; a cell holds the mean and the paired difference to none with its interval.
+def curves_plot(curves: Mapping[str, Metrics], names: Mapping[str, str], title: str) -> Figure:
+    """One panel per curve: its metric over the knob's values with 95 % intervals; dashed: unguided.
 
-    Blue cells are better than none, orange ones worse, with an interval that excludes zero; grey ones say neither.
+    curves: curve -> value -> metric -> entry, the value "none" is the baseline. names: curve -> metric.
     """
-    verdicts = [[_verdict(name, entries[name]["diff"]) for name in names] for entries in metrics.values()]
-    texts = [[_cell(entries[name]) for name in names] for entries in metrics.values()]
-    fig = Figure(figsize=(1.75 * len(names) + 1.8, 0.5 * len(metrics) + 0.9), layout="constrained")
+    columns = min(len(curves), 5)
+    rows = -(-len(curves) // columns)
+    fig = Figure(figsize=(2.9 * columns, 2.5 * rows + 0.4), layout="constrained")
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
+    for ax, (curve, values) in zip(axes, curves.items(), strict=False):
+        name = names[curve]
+        at = [value for value in values if value != "none"]
+        mean, lo, hi = ([values[value][name][key] for value in at] for key in ("mean", "lo", "hi"))
+        x = [float(value) for value in at]
+        ax.plot(x, mean, "o-", color=METHOD, ms=4)
+        ax.fill_between(x, lo, hi, color=METHOD, alpha=0.2, lw=0)
+        ax.axhline(values["none"][name]["mean"], color=BASE, ls="--", lw=1)
+        ax.set_title(curve.replace("_", " "), fontsize=9)
+        ax.set_ylabel(f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", fontsize=8)
+        ax.tick_params(labelsize=8)
+    for ax in axes[len(curves) :]:
+        ax.set_axis_off()
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def tradeoff_plot(sweeps: Mapping[str, Metrics], names: Mapping[str, str], title: str) -> Figure:
+    """What strength buys and costs: each module's metric against kernel distance, points labelled by strength.
+
+    sweeps: module -> factor of the tuned strength -> metric -> entry, "none" is the baseline.
+    """
+    fig = Figure(figsize=(3.6 * max(len(sweeps), 1), 3.1), layout="constrained")
+    for ax, (module, sweep) in zip(np.atleast_1d(fig.subplots(1, max(len(sweeps), 1))), sweeps.items(), strict=False):
+        name, order = names[module], sorted(sweep, key=lambda value: -1 if value == "none" else float(value))
+        x, y = ([sweep[value][key]["mean"] for value in order] for key in ("kernel_distance", name))
+        ax.plot(x, y, "o-", color=METHOD)
+        for value, place in zip(order, zip(x, y, strict=True), strict=True):
+            ax.annotate(value, place, (5, 4), textcoords="offset points", fontsize=8)
+        ax.set(xlabel="kernel distance ↓", ylabel=f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", title=module)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def ablation_table(
+    metrics: Metrics, names: Sequence[str], title: str, against: Mapping[str, str] | None = None
+) -> Figure:
+    """Rows: cases; columns: metrics; a cell holds the mean and a paired difference with its interval.
+
+    Blue cells are better than what they are compared with, orange ones worse, with an interval that excludes zero; grey
+    ones say neither. against: metric -> key of the difference, "diff" if not stated.
+    """
+    keys = {name: (against or {}).get(name, "diff") for name in names}
+    diffs = [[entries[name].get(keys[name], UNKNOWN) for name in names] for entries in metrics.values()]
+    verdicts = [[_verdict(name, diff) for name, diff in zip(names, line, strict=True)] for line in diffs]
+    means = [[entries[name]["mean"] for name in names] for entries in metrics.values()]
+    texts = [[_cell(*cell) for cell in zip(*lines, strict=True)] for lines in zip(means, diffs, strict=True)]
+    fig = Figure(figsize=(1.75 * len(names) + 2.2, 0.5 * len(metrics) + 0.9), layout="constrained")
     ax = fig.subplots()
     colors = ListedColormap(["#f6c9a0", "#f2f2f2", "#a9d3ee"])
     sns.heatmap(
@@ -241,11 +448,12 @@ def _verdict(name: str, diff: Mapping) -> int:
     return (-1 if name in LESS_IS_BETTER else 1) * ((diff["lo"] > 0) - (diff["hi"] < 0))
 
 
-def _cell(entry: Mapping) -> str:
-    diff = entry["diff"]
-    if pd.isna(entry["mean"]) or pd.isna(diff["mean"]):  # such as the colours of objects that are never there
+def _cell(mean: float, diff: Mapping) -> str:
+    if pd.isna(mean):  # such as the colours of objects that are never there
         return "-"
-    return f"{entry['mean']:.3f}\n{diff['mean']:+.3f} [{diff['lo']:+.3f}, {diff['hi']:+.3f}]"
+    if pd.isna(diff["mean"]):
+        return f"{mean:.3f}"
+    return f"{mean:.3f}\n{diff['mean']:+.3f} [{diff['lo']:+.3f}, {diff['hi']:+.3f}]"
 
 
 EYESIGHT = {  # model -> (metric, what it says)

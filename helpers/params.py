@@ -4,7 +4,6 @@
 name, the value and the cure.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +38,8 @@ class Profile(_Block):
     batch: Count
     headline: int = Field(ge=1, le=200)
     ablation: int = Field(ge=1, le=200)
+    subset: int = Field(ge=1, le=80)
+    curve: int = Field(ge=1, le=128)
     sweep: int = Field(ge=1, le=64)
     showcase: int = Field(ge=1, le=8)
     perception: int = Field(ge=8, le=1000)
@@ -66,16 +67,19 @@ class StrengthBlock(_Block):
 
 
 class RecurrenceBlock(_Block):
-    """times: how often a guided step is done. window: the first fraction of the steps, for which that holds."""
+    """times: how often a guided step is done. window: the first fraction of the steps, for which that holds. noise: is
+    there new noise in between, or does each update move x_t itself."""
 
     times: Count
     window: float = Field(ge=0, le=1)
+    noise: bool = True
 
 
 class Case(_Block):
-    """A named set of values. images: which count of the profile applies."""
+    """A named set of values. images: which count of the profile applies. baseline: the case it is compared with."""
 
-    images: Literal["headline", "ablation"]
+    images: Literal["headline", "ablation", "subset"]
+    baseline: str = "none"
 
 
 class LayoutCase(Case):
@@ -104,20 +108,54 @@ class LayoutCase(Case):
 
 
 class ConceptCase(Case):
-    """split, caption: which benchmark cases, in which words (`load_captioned`). baseline: the case it is compared with.
+    """split, caption: which benchmark cases, in which words (`load_captioned`).
 
     weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
-    (reconstructed, paper 1 each). concept: how an attribute's text is embedded. window: as for layouts.
+    (reconstructed, paper 1 each). concept, relation: how their texts are embedded, see `helpers.guidance.dca`. window:
+    as for layouts.
     """
 
     split: Literal["test", "many"] = "test"
     caption: Literal["short", "long", "shuffled"] = "long"
-    baseline: str = "none"
     weight: Weight | None = None
     attribute_weight: Weight = 1.0
     relation_weight: Weight = 1.0
     concept: Literal["phrase", "parts"] = "phrase"
+    relation: Literal["stated", "turned"] = "turned"
     window: float = Field(0.7, ge=0, le=1)
+
+
+class DragCase(Case):
+    """source: drags of rendered scenes, or of pictures that mini-sd drew.
+
+    weight: lambda_DMA (paper 90), null for the inversion alone. displacement_weight, appearance_weight,
+    semantic_weight: of the three losses (reconstructed, paper 1 each). field: the reference flow, see
+    `helpers.guidance.dma`. window: as for layouts. mask_grow, mask_shift: an error put into the click segmenter's
+    masks, in pixels (shrunk where negative). flow_error: one put into the estimated flow, root mean square in pixels.
+    """
+
+    source: Literal["rendered", "drawn"] = "rendered"
+    weight: Weight | None = None
+    displacement_weight: Weight = 1.0
+    appearance_weight: Weight = 1.0
+    semantic_weight: Weight = 0.1
+    field: Literal["rigid", "decaying"] = "rigid"
+    window: float = Field(0.7, ge=0, le=1)
+    mask_grow: int = Field(0, ge=-8, le=8)
+    mask_shift: tuple[int, int] = (0, 0)
+    flow_error: Weight = 0.0
+
+
+class CombinationCase(Case):
+    """modules: which methods, each as in the case `full` of its own experiment; "source" draws the inverted source.
+
+    weights: "tuned" keeps each method's strength and recurrence; "paper" adds the losses with the weights 60, 25 and 90
+    as they are and does every step once.
+    """
+
+    images: Literal["subset"] = "subset"
+    modules: tuple[Literal["text", "layout", "drag", "source"], ...]
+    weights: Literal["tuned", "paper"] = "tuned"
 
 
 class Experiment(_Block):
@@ -129,9 +167,9 @@ class Experiment(_Block):
     @model_validator(mode="after")
     def _names_exist(self):
         for name in self.run:
-            self.case(name)
-        if "none" not in self.run:
-            raise ValueError("run lacks 'none', the baseline of every difference: add it")
+            baseline = self.case(name).baseline
+            if baseline not in self.run:
+                raise ValueError(f"the case {name!r} is compared with {baseline!r}, which run lacks: add it")
         return self
 
     def case(self, name: str) -> Case:
@@ -175,13 +213,50 @@ class DCABlock(Experiment):
     sweep: ConceptSweep
     cases: dict[str, ConceptCase]
 
+
+class DMABlock(Experiment):
+    """flow, clicks, features: folders in models/ of RAFT, of the click segmenter and of the dense features."""
+
+    flow: str
+    clicks: str
+    features: str
+    recurrence: RecurrenceBlock
+    strength: StrengthBlock
+    cases: dict[str, DragCase]
+
+
+class Curve(_Block):
+    """One knob of one module turned through `values`, everything else as in the case `full` of its experiment.
+
+    knob: see `helpers.experiments.robustness`.
+    """
+
+    module: Literal["layout", "text", "drag"]
+    knob: Literal["guide", "mask", "layout_noise", "layout_missing", "window", "strength", "seed"]
+    values: tuple[float, ...] = Field(min_length=2)
+
+
+class RobustnessBlock(_Block):
+    """run: which curves the pipeline draws."""
+
+    run: tuple[str, ...]
+    curves: dict[str, Curve]
+
     @model_validator(mode="after")
-    def _baselines_exist(self):
+    def _names_exist(self):
         for name in self.run:
-            baseline = self.case(name).baseline
-            if baseline not in self.run:
-                raise ValueError(f"the case {name!r} is compared with {baseline!r}, which run lacks: add it")
+            self.curve(name)
         return self
+
+    def curve(self, name: str) -> Curve:
+        """A curve; ValueError naming the known ones."""
+        if name not in self.curves:
+            raise ValueError(f"unknown curve {name!r}: use one of {', '.join(self.curves)}")
+        return self.curves[name]
+
+
+class CombinationsBlock(Experiment):
+    cases: dict[str, CombinationCase]
 
 
 class Phase(_Block):
@@ -233,6 +308,9 @@ class Params(_Block):
     sampling: Sampling
     dga: DGABlock
     dca: DCABlock
+    dma: DMABlock
+    combinations: CombinationsBlock
+    robustness: RobustnessBlock
     training: Training
 
     @model_validator(mode="after")
@@ -246,7 +324,7 @@ class Params(_Block):
             raise ValueError(f"unknown profile {name!r}: use one of {', '.join(self.profiles)}")
         return self.model_copy(update={"run": self.run.model_copy(update={"profile": name})})
 
-    @cached_property
+    @property
     def profile(self) -> Profile:
         return self.profiles[self.run.profile]
 

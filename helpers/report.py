@@ -9,11 +9,11 @@ from helpers.metrics.judge import Judge
 from helpers.metrics.parsing import parser_metrics
 from helpers.params import load
 from helpers.paths import FIGURES, MODELS, ROOT, weights
-from helpers.reports import dga, perception
+from helpers.reports import dca, dga, dma, perception
 from helpers.score import reference_features
 from helpers.summary import plain
 
-EXPERIMENTS = {"dga": dga}
+EXPERIMENTS = {"dga": dga, "dca": dca, "dma": dma}
 
 
 def miniature_metrics(folder: Path) -> dict:

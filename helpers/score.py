@@ -15,12 +15,18 @@ import torch
 
 from helpers.conditions import decode_mask, encode_mask
 from helpers.drawn import Drawn, load
-from helpers.metrics import appearance, concepts, layout
+from helpers.metrics import appearance, concepts, drag, layout
 from helpers.metrics.clip_score import clip_score
 from helpers.metrics.judge import Found, Judge
 from helpers.miniature.benchmark import Case, load_captioned, load_scenes
+from helpers.miniature.combined import load_combined
+from helpers.miniature.drags import Case as Drag
+from helpers.miniature.drags import load_drags
 from helpers.paths import RESULTS, weights
 from helpers.perception.similarity import Similarity
+
+SHOWN = ("recall", "box_iou", "clip_score", "drag_md", "edit_fidelity")  # printed by the stage
+OF_SOURCE = ("drag_md", "image_fidelity", "edit_fidelity", "background_psnr")
 
 
 @dataclass
@@ -40,17 +46,37 @@ class Scored:
 
 def judge_images(drawn: Drawn, scenes: Sequence[Case], judge: Judge, clip: Similarity | None = None) -> Scored:
     """Score images against the benchmark cases that they were drawn for, in the same order. clip: adds clip_score."""
+    check(drawn, scenes)
     found, backgrounds = judge.recognise(drawn.images), judge.background(drawn.images)
-    looks = {"contrast": appearance.contrast(drawn.images), "saturation": appearance.saturation(drawn.images)}
-    rows = []
-    for k, (scene, row) in enumerate(zip(scenes, drawn.rows, strict=True)):
-        if scene.id != row["id"]:
-            raise ValueError(f"image {k} was drawn for case {row['id']!r}, not for {scene.id!r}: keep their order")
-        verdict = layout.score(scene, found[k], backgrounds[k]) | concepts.score(scene, found[k])
-        rows.append({**row, **verdict, **{name: float(values[k]) for name, values in looks.items()}})
+    rows = [
+        layout.score(scene, objects, background) | concepts.score(scene, objects)
+        for scene, objects, background in zip(scenes, found, backgrounds, strict=True)
+    ]
     if clip:
         for row, fit in zip(rows, clip_score(clip, drawn.images, [scene.prompt for scene in scenes])):
             row["clip_score"] = float(fit)
+    return _scored(drawn, rows, found, judge)
+
+
+def judge_drags(drawn: Drawn, cases: Sequence[Drag], judge: Judge) -> Scored:
+    """Score edited pictures against the drags that they were drawn for, in the same order."""
+    check(drawn, cases)
+    return _scored(drawn, drag.score(cases, drawn.images, judge), judge.recognise(drawn.images), judge)
+
+
+def check(drawn: Drawn, cases: Sequence) -> None:
+    """ValueError unless every image was drawn for the case at its place."""
+    for k, (case, row) in enumerate(zip(cases, drawn.rows, strict=True)):
+        if case.id != row["id"]:
+            raise ValueError(f"image {k} was drawn for case {row['id']!r}, not for {case.id!r}: keep their order")
+
+
+def _scored(drawn: Drawn, verdicts: Sequence[dict], found: list[list[Found]], judge: Judge) -> Scored:
+    looks = {"contrast": appearance.contrast(drawn.images), "saturation": appearance.saturation(drawn.images)}
+    rows = [
+        row | verdict | {name: float(values[k]) for name, values in looks.items()}
+        for k, (row, verdict) in enumerate(zip(drawn.rows, verdicts, strict=True))
+    ]
     return Scored(rows, found, judge.features(drawn.images))
 
 
@@ -84,13 +110,37 @@ def reference_features(judge: Judge) -> torch.Tensor:
     return judge.features(images)
 
 
+def of_prompts(drawn: Drawn, judge: Judge) -> Scored:
+    """Images of benchmark scenes; the settings that drew them say which split and whose words."""
+    scenes = load_captioned(drawn.settings.get("split", "test"), drawn.settings.get("caption", "short"))
+    return judge_images(drawn, scenes[: len(drawn.rows)], judge, Similarity.load(weights("judge-clip")))
+
+
+def of_drags(drawn: Drawn, judge: Judge) -> Scored:
+    """Edited pictures; the settings say whether the sources were rendered or drawn."""
+    return judge_drags(drawn, load_drags("test", drawn.settings["source"])[: len(drawn.rows)], judge)
+
+
+def of_combinations(drawn: Drawn, judge: Judge) -> Scored:
+    """Pictures that a prompt, a layout and a drag ask for: every number of both, but what compares with a source only
+    where the picture was made of one."""
+    cases = load_combined("test")[: len(drawn.rows)]
+    asked = judge_images(drawn, [case.scene for case in cases], judge, Similarity.load(weights("judge-clip")))
+    dragged = judge_drags(drawn, [case.drag for case in cases], judge)
+    edits = {"drag", "source"} & set(drawn.settings["modules"])
+    blank = {} if edits else dict.fromkeys(OF_SOURCE, float("nan"))
+    rows = [both | row | blank for both, row in zip(dragged.rows, asked.rows, strict=True)]
+    return Scored(rows, asked.found, asked.features)
+
+
+VERDICTS = {"dga": of_prompts, "dca": of_prompts, "dma": of_drags, "combinations": of_combinations}
+
+
 def main(experiment: str, case: str) -> None:
     drawn = load(RESULTS / experiment / "sample" / case)
-    scenes = load_captioned(drawn.settings.get("split", "test"), drawn.settings.get("caption", "short"))
-    judge, clip = Judge.from_pretrained(weights("judge")).eval(), Similarity.load(weights("judge-clip"))
-    scored = judge_images(drawn, scenes[: len(drawn.rows)], judge, clip)
+    scored = VERDICTS[experiment](drawn, Judge.from_pretrained(weights("judge")).eval())
     save(scored, RESULTS / experiment / "score" / case)
-    shown = {name: np.nanmean([row[name] for row in scored.rows]) for name in ("recall", "box_iou", "clip_score")}
+    shown = {name: np.nanmean([row[name] for row in scored.rows]) for name in SHOWN if name in scored.rows[0]}
     print(f"{case}: {len(scored.rows)} images, " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
 

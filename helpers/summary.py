@@ -16,12 +16,12 @@ FRECHET_DRAWS = 100  # each costs an eigenvalue problem; the number is informati
 
 
 def statistics(scored: Scored, scenes: Sequence[Case], reference: torch.Tensor) -> dict[str, Callable]:
-    """What is no mean over images, as functions of how often each image counts: precision and distances."""
-    kinds: dict[str, Callable] = {
-        "box_ap50": AveragePrecision(scenes, scored.found, (0.5,)),
-        "box_ap": AveragePrecision(scenes, scored.found, THRESHOLDS),
-        "kernel_distance": KernelDistance(scored.features, reference),
-    }
+    """What is no mean over images, as functions of how often each image counts: distances and, where layouts are
+    known, precision."""
+    kinds: dict[str, Callable] = {"kernel_distance": KernelDistance(scored.features, reference)}
+    if isinstance(scenes[0], Case):
+        kinds["box_ap50"] = AveragePrecision(scenes, scored.found, (0.5,))
+        kinds["box_ap"] = AveragePrecision(scenes, scored.found, THRESHOLDS)
     if len(scored.features) > scored.features.shape[1]:  # with fewer images the covariance is singular
         kinds["frechet"] = lambda counts: frechet(
             scored.features.repeat_interleave(torch.from_numpy(counts).long(), 0), reference

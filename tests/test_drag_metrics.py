@@ -71,12 +71,14 @@ def test_splits_differ_and_repeat():
 def test_stored_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(drags, "DATA", tmp_path / "data")
     with pytest.raises(FileNotFoundError, match=r"data/drags.json is missing; fetch it with `dvc pull`"):
-        load_drags("dev", "drags.json")
-    store({"dev": CASES[:2]}, tmp_path / "data" / "some.json")
-    assert load_drags("dev", "some.json") == tuple(CASES[:2])
+        load_drags.__wrapped__("dev")
+    store({"dev": CASES[:2]}, tmp_path / "data" / "drawn_drags.json")
+    assert load_drags.__wrapped__("dev", "drawn") == tuple(CASES[:2])
     with pytest.raises(ValueError, match="unknown split 'train'; choose one of dev"):
-        load_drags("train", "some.json")
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["some.json"]
+        load_drags.__wrapped__("train", "drawn")
+    with pytest.raises(ValueError, match="unknown source 'painted'; choose one of rendered, drawn"):
+        load_drags("dev", "painted")
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["drawn_drags.json"]
 
 
 def test_a_drawn_case_has_no_edited_picture():

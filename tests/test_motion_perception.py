@@ -215,7 +215,7 @@ def test_bad_clicks_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\)"):
         untrained(x[0], torch.ones(2, 1, 2))
     CLIPSegConfig(architectures=["CLIPSegForImageSegmentation"]).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a CLIPSegForImageSegmentation: this segmenter serves SamModel"):
+    with pytest.raises(ValueError, match="holds a CLIPSegForImageSegmentation: use one of SamModel"):
         ClickSegmenter.load(tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_bad_input_of_the_features_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\) in \[0, 1\], got \(3, 64, 64\)"):
         Features(features.build())(noise(3, 64, 64))
     CLIPSegConfig(architectures=["CLIPSegForImageSegmentation"]).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a CLIPSegForImageSegmentation: features come from Dinov2Model"):
+    with pytest.raises(ValueError, match="holds a CLIPSegForImageSegmentation: use one of Dinov2Model"):
         Features.load(tmp_path)
 
 

@@ -14,7 +14,11 @@ import yaml
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.pipeline
-CASES = ["none", "full"]
+CASES = {  # of every experiment, what runs in the smoke profile
+    "dga": ["none", "full"],
+    "dca": ["none", "full"],
+    "dma": ["none", "full"],
+}
 
 
 def call(folder: Path, *command: str) -> str:
@@ -54,13 +58,15 @@ def test_a_fresh_clone_has_nothing_to_recompute(clone):
 
 @pytest.fixture(scope="module")
 def smoke(clone) -> str:
-    """What the first run of the smoke profile with two cases printed."""
+    """What the first run of the smoke profile with a few cases printed."""
     text = (clone / "params.yaml").read_text()
     text = re.sub(r"profile: \w+", "profile: smoke", text, count=1)
-    (clone / "params.yaml").write_text(re.sub(r"\brun: \[.*?\]", f"run: [{', '.join(CASES)}]", text))
+    for experiment, cases in CASES.items():
+        text = re.sub(rf"(?ms)^({experiment}:.*?\brun: )\[.*?\]", rf"\1[{', '.join(cases)}]", text, count=1)
+    (clone / "params.yaml").write_text(text)
     spec = yaml.safe_load((clone / "dvc.yaml").read_text())
-    left_out = [d for d in spec["stages"]["report"]["deps"] if re.match(r"results/\w+/s\w+/", d)]
-    left_out = [d for d in left_out if d.split("/")[-1] not in CASES]
+    places = {d: re.match(r"results/(\w+)/(?:sample|score)/(\w+)", d) for d in spec["stages"]["report"]["deps"]}
+    left_out = [d for d, place in places.items() if place and place[2] not in CASES[place[1]]]
     spec["stages"]["report"]["deps"] = [d for d in spec["stages"]["report"]["deps"] if d not in left_out]
     (clone / "dvc.yaml").write_text(yaml.safe_dump(spec))
     output = call(clone, "dvc", "repro")
@@ -71,12 +77,17 @@ def smoke(clone) -> str:
 
 def test_the_smoke_profile_runs_every_stage(clone, smoke):
     metrics = json.loads((clone / "figures" / "metrics.json").read_text())
-    stages = {f"{kind}_dga@{case}" for kind in ("sample", "score") for case in CASES}
-    assert stages | {"sweep_dga", "perception", "report"} <= ran(smoke)
-    assert set(metrics["dga"]) == set(CASES)
-    for case in CASES:
-        for name in ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "clip_score", "kernel_distance", "nfe"):
-            assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics["dga"][case][name]), (case, name)
+    placed = ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "clip_score")
+    dragged = ("drag_md", "center_dist", "edit_fidelity", "background_psnr")
+    own = {"dga": placed, "dca": ("attribute_acc", "relation_acc", *placed), "dma": dragged}
+    for experiment, cases in CASES.items():
+        stages = {f"{kind}_{experiment}@{case}" for kind in ("sample", "score") for case in cases}
+        assert stages <= ran(smoke)
+        assert set(metrics[experiment]) == set(cases)
+        for case in cases:
+            for name in (*own[experiment], "kernel_distance", "nfe", "seconds"):
+                assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics[experiment][case][name]), (case, name)
+    assert {"sweep_dga", "perception", "report"} <= ran(smoke)
     assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
     assert 0 <= metrics["miniature"]["detector"]["ap50_x0"] <= 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.miniature.captions import long_caption, short_caption, shuffled
+from helpers.miniature.captions import Caption, long_caption, short_caption, shuffled
 from helpers.miniature.world import (
     BACKGROUNDS,
     COLORS,
@@ -70,29 +70,37 @@ def case_scene(split: str, number: int, n: int) -> tuple[Scene, np.random.Genera
     return random_scene(rng, n, held_out=number // 4 % 4 == 3), rng
 
 
-def make_case(split: str, number: int, n: int) -> Case:
-    """Case `number` under its short caption.
+def describe(scene: Scene, caption: Caption, name: str, seed: int) -> Case:
+    """The case of a scene under a caption that names every object; regions in the order of the caption.
 
-    Masks are the visible parts of the silhouettes, boxes their tight boxes; an object of a case shows at least 60 %.
+    Masks are the visible parts of the silhouettes, boxes their tight boxes.
     """
-    scene, rng = case_scene(split, number, n)
     drawn = render(scene)
-    caption = short_caption(scene, rng)
+    first = {phrase.thing: phrase for phrase in reversed(caption.phrases)}  # a long caption names an object twice
+    order = sorted(first, key=lambda thing: first[thing].start)
     regions, things = [], []
-    for phrase in caption.phrases:
-        thing, mask = scene.things[phrase.thing], drawn.visible[phrase.thing]
+    for index in order:
+        thing, mask, phrase = scene.things[index], drawn.visible[index], first[index]
         box = tuple(v / 64 for v in mask_box(mask))
         regions.append(Region(phrase=phrase.text, start=phrase.start, box=box, mask=encode_mask(mask)))
         things.append(Named(kind=thing.kind, color=thing.color, pattern=thing.pattern, size=thing.size))
     return Case(
-        id=f"{split}-{number:03d}",
-        seed=SEED * 10 + 1_000 * list(SPLITS).index(split) + number,
+        id=name,
+        seed=seed,
         prompt=caption.text,
         seen=not is_held_out(scene),
         background=scene.background,
         layout=Layout(prompt=caption.text, regions=tuple(regions)),
         things=tuple(things),
+        relations=[(order.index(i), words, order.index(j)) for i, words, j in caption.relations],
     )
+
+
+def make_case(split: str, number: int, n: int) -> Case:
+    """Case `number` under its short caption; an object of a case shows at least 60 %."""
+    scene, rng = case_scene(split, number, n)
+    seed = SEED * 10 + 1_000 * list(SPLITS).index(split) + number
+    return describe(scene, short_caption(scene, rng), f"{split}-{number:03d}", seed)
 
 
 def make_captions(split: str, number: int, n: int) -> dict[str, dict]:

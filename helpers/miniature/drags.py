@@ -18,6 +18,7 @@ from helpers.paths import DATA
 
 SEED = 9_000
 SPLITS = {"dev": 32, "test": 128}
+FILES = {"rendered": "drags.json", "drawn": "drawn_drags.json"}
 FORMS = ["one"] * 5 + ["two handles", "two objects", "partly outside"]  # one after the other
 SHORTEST, LONGEST = 8, 26  # pixels of a drag
 
@@ -168,13 +169,18 @@ def store(cases: dict[str, list[Case]], path: Path) -> None:
 
 def write(folder: Path = DATA) -> None:
     """Write drags.json."""
-    store({split: [make_case(split, i) for i in range(n)] for split, n in SPLITS.items()}, folder / "drags.json")
+    store({split: [make_case(split, i) for i in range(n)] for split, n in SPLITS.items()}, folder / FILES["rendered"])
 
 
 @cache
-def load_drags(split: str, name: str = "drags.json") -> tuple[Case, ...]:
-    """The cases of "dev" or "test". FileNotFoundError when the file is missing, ValueError for an unknown split."""
-    path = DATA / name
+def load_drags(split: str, source: str = "rendered") -> tuple[Case, ...]:
+    """The cases of "dev" or "test" whose sources were "rendered" or "drawn" by mini-sd.
+
+    FileNotFoundError when the file is missing, ValueError for an unknown split or source.
+    """
+    if source not in FILES:
+        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(FILES)}")
+    path = DATA / FILES[source]
     if not path.exists():
         raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
     splits = json.loads(path.read_text())

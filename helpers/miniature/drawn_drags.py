@@ -15,13 +15,12 @@ from helpers.conditions import Drag, Move, encode_image
 from helpers.guidance.cfg import CFG
 from helpers.metrics.judge import Found, Judge
 from helpers.miniature.captions import short_caption
-from helpers.miniature.drags import LONGEST, SHORTEST, SPLITS, Case, Moved, fraction, handle_on, store
+from helpers.miniature.drags import FILES, LONGEST, SHORTEST, SPLITS, Case, Moved, fraction, handle_on, store
 from helpers.miniature.world import SIDE, random_scene
 from helpers.paths import DATA, weights
 from helpers.sampling import sample
 
 SEED = 9_500
-NAME = "drawn_drags.json"
 CFG_SCALE, STEPS = 5.0, 20
 
 
@@ -76,7 +75,7 @@ def write(folder: Path = DATA) -> None:
     """Write drawn_drags.json."""
     backbone, judge = load_backbone("mini-sd", device="cpu"), Judge.from_pretrained(weights("judge")).eval()
     cases = {split: [make_case(split, i, backbone, judge) for i in range(n)] for split, n in SPLITS.items()}
-    store(cases, folder / NAME)
+    store(cases, folder / FILES["drawn"])
 
 
 if __name__ == "__main__":

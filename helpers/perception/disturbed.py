@@ -1,4 +1,7 @@
-"""Wrong answers on purpose: wrappers that disturb a click segmenter or a flow network, to see what a method bears."""
+"""Wrong answers on purpose: wrappers that disturb what a guide says, to see what a method bears.
+
+Errors are the same in every call: wrong, not merely noisy. Noise that is new at every step would average out.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +24,55 @@ class DisturbedClicks:
         return logits[:, y[:, None], x]
 
 
+CELLS = 6  # how many times a smooth error changes its direction along a side
+MOST = 16  # phrases of one image that have errors of their own
+
+
+def _noise(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class DisturbedSegmenter:
+    """A text-prompted segmenter whose logits carry a smooth error of `logits` root mean square, another per phrase."""
+
+    def __init__(self, segmenter, logits: float, seed: int = 0):
+        self.segmenter, self.logits = segmenter, logits
+        self.error = _noise(1, MOST, CELLS, CELLS, seed=seed)
+
+    def embed(self, phrases: list[str]) -> torch.Tensor:
+        return self.segmenter.embed(phrases)
+
+    def __call__(self, images: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """As `helpers.perception.segmenter.Segmenter`: logits (B, n, H, W)."""
+        found = self.segmenter(images, embeddings)
+        error = F.interpolate(self.error.to(found), found.shape[-2:], mode="bicubic", align_corners=False)
+        return found + self.logits * (error / error.square().mean((2, 3), keepdim=True).sqrt())[:, : found.size(1)]
+
+
+class DisturbedDetector:
+    """A detector whose boxes have every side moved by `pixels` root mean square, otherwise for each phrase."""
+
+    def __init__(self, detector, pixels: float, seed: int = 0):
+        self.detector, self.error = detector, pixels * _noise(MOST, 4, seed=seed)
+
+    def __call__(self, images: torch.Tensor, phrases) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `helpers.perception.detector.MaskDetector`: boxes (B, N, 4) and scores (B, N)."""
+        boxes, scores = self.detector(images, phrases)
+        height, width = images.shape[-2:]
+        moved = boxes + self.error[: boxes.size(1)].to(boxes)
+        low = torch.minimum(moved[..., :2], moved[..., 2:]).clamp(min=0)
+        high = torch.maximum(moved[..., :2], moved[..., 2:]).minimum(boxes.new_tensor([width, height]))
+        boxes = torch.cat([torch.minimum(low, boxes.new_tensor([width, height]) - 1), high], -1)
+        boxes[..., 2:] = torch.maximum(boxes[..., 2:], boxes[..., :2] + 1)
+        return boxes * (scores > 0)[..., None], scores
+
+
 class DisturbedFlow:
-    """The flow plus a smooth error of `pixels` root mean square, the same in every call: wrong, not merely noisy.
+    """The flow plus a smooth error of `pixels` root mean square."""
 
-    cells: how many times the error changes its direction along a side.
-    """
-
-    def __init__(self, flow, pixels: float, cells: int = 6, seed: int = 0):
+    def __init__(self, flow, pixels: float, seed: int = 0):
         self.flow, self.pixels = flow, pixels
-        self.error = torch.randn(1, 2, cells, cells, generator=torch.Generator().manual_seed(seed))
+        self.error = _noise(1, 2, CELLS, CELLS, seed=seed)
 
     def __call__(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """As `helpers.perception.flow.Flow`: (B, 2, H, W) in pixels."""

@@ -1,6 +1,5 @@
 """The experiment `dca` in numbers and figures."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,7 @@ from helpers import figures
 from helpers.miniature.benchmark import load_captioned
 from helpers.params import Params
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, strengths, table
+from helpers.reports.common import about, experiment_metrics, table
 from helpers.score import Scored, load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -38,13 +37,11 @@ def write(folder: Path, params: Params, reference) -> dict:
     scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
     baselines = {"diff": {case: c.baseline for case, c in chosen.items()}}
     metrics = experiment_metrics(scored, scenes, baselines, reference)
-    sweep = json.loads((DCA / "sweep" / "strength.json").read_text())
     images = by_objects(params, scored, scenes)
     kept = ["attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects"]
     table(plain(metrics), ["diff"]).to_csv(folder / "dca.csv", index=False)
     means = images.groupby(["guidance", "caption", "objects"], sort=False)[kept].mean().reset_index()
     means.round(4).to_csv(folder / "dca_by_objects.csv", index=False)
-    strengths(sweep).to_csv(folder / "dca_strength.csv", index=False)
     headline = [case for case in scored if chosen[case].images == "headline"]
     traces = {case: Trace.load(DCA / "sample" / case / "trace") for case in headline}
     title = about(params)
@@ -53,7 +50,6 @@ def write(folder: Path, params: Params, reference) -> dict:
         "dca_metrics": figures.cases_plot(metrics, PLOTTED, title),
         "dca_table": figures.ablation_table(metrics, TABLED, title),
         "dca_objects": figures.objects_plot(images, ("attribute_acc", "relation_acc", "recall"), title),
-        "dca_strength": figures.strength_plot(sweep, "relation_acc", title + ", dev split"),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
