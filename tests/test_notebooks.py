@@ -8,7 +8,7 @@ import pytest
 from helpers.paths import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ALLOWED = {"case", "profile", "seed", "out", "folder", "start"}  # names of parameters that a notebook may have
+ALLOWED = {"curve", "case", "profile", "seed", "out", "folder", "start"}  # names of parameters that a notebook may have
 
 
 @pytest.fixture(params=PATHS, ids=[p.stem for p in PATHS])
