@@ -139,6 +139,16 @@ def to_the_end(page: Page) -> None:
     page.mouse.click(track["x"] + track["width"] - 1, track["y"] + track["height"] / 2)
 
 
+def choose_the_second_prompt(page, explorer, steps: int, before: list[str], folder: Path) -> None:
+    """At the last step: every picture changes, and nothing went wrong until then."""
+    page.locator(".widget-dropdown select").first.select_option(index=1)
+    moved(page, f"step {steps} of {steps}", before)
+    explorer.screenshot(path=folder / "other_prompt.png")
+    page.screenshot(path=folder / "jupyterlab.png")
+    assert errors(page) == []
+    print("screenshots in", folder)
+
+
 def test_explore_masks(lab, page, tmp_path):
     run_all(page, lab, "explore_masks.ipynb")
     assert errors(page) == []
@@ -159,12 +169,7 @@ def test_explore_masks(lab, page, tmp_path):
     last = moved(page, f"step {steps} of {steps}", fourth)
     assert last[0] != last[3], "baseline and method end in different pictures"
 
-    page.locator(".widget-dropdown select").first.select_option(index=1)
-    moved(page, f"step {steps} of {steps}", last)
-    explorer.screenshot(path=tmp_path / "other_prompt.png")
-    page.screenshot(path=tmp_path / "jupyterlab.png")
-    assert errors(page) == []
-    print("screenshots in", tmp_path)
+    choose_the_second_prompt(page, explorer, steps, last, tmp_path)
 
 
 def test_explore_flow(lab, page, tmp_path):
@@ -192,9 +197,4 @@ def test_explore_flow(lab, page, tmp_path):
     assert page.locator("img[src^='data:image/png']").count() == 1, "the wheel of colours"
     explorer.screenshot(path=tmp_path / "last_step.png")
 
-    page.locator(".widget-dropdown select").first.select_option(index=1)
-    moved(page, f"step {steps} of {steps}", last)
-    explorer.screenshot(path=tmp_path / "other_prompt.png")
-    page.screenshot(path=tmp_path / "jupyterlab.png")
-    assert errors(page) == []
-    print("screenshots in", tmp_path)
+    choose_the_second_prompt(page, explorer, steps, last, tmp_path)
