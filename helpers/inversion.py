@@ -35,6 +35,10 @@ class Trajectory:
     def steps(self) -> int:
         return len(self.latents) - 1
 
+    def part(self, images: list[int]) -> "Trajectory":
+        """The trajectories of some of the images, in this order."""
+        return Trajectory(self.latents[:, images], self.psnr[images], self.autoencoder_psnr[images])
+
 
 def psnr(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Two (B, 3, H, W) in [0, 1] -> (B,) dB: 10 log10(1 / mean squared error)."""

@@ -9,11 +9,11 @@ from helpers.metrics.judge import Judge
 from helpers.metrics.parsing import parser_metrics
 from helpers.params import load
 from helpers.paths import FIGURES, MODELS, ROOT, weights
-from helpers.reports import dca, dga, dma, perception
+from helpers.reports import combinations, dca, dga, dma, perception, robustness
 from helpers.score import reference_features
 from helpers.summary import plain
 
-EXPERIMENTS = {"dga": dga, "dca": dca, "dma": dma}
+EXPERIMENTS = {"dga": dga, "dca": dca, "dma": dma, "combinations": combinations, "robustness": robustness}
 
 
 def miniature_metrics(folder: Path) -> dict:

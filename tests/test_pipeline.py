@@ -18,7 +18,10 @@ CASES = {  # of every experiment, what runs in the smoke profile
     "dga": ["none", "full"],
     "dca": ["none", "full"],
     "dma": ["none", "full"],
+    "combinations": ["none", "source", "text_layout_drag"],
+    "robustness": ["segmenter_error", "strength_drag"],
 }
+CURVES = CASES["robustness"]
 
 
 def call(folder: Path, *command: str) -> str:
@@ -56,6 +59,13 @@ def test_a_fresh_clone_has_nothing_to_recompute(clone):
     assert "up to date" in output
 
 
+def left_out(dep: str) -> bool:
+    """Is it the result of a case that does not run in the smoke profile?"""
+    place = dep.split("/")
+    experiment, case = place[:2][-1], place[-1]
+    return experiment in CASES and case not in (*CASES[experiment], "sweep")
+
+
 @pytest.fixture(scope="module")
 def smoke(clone) -> str:
     """What the first run of the smoke profile with a few cases printed."""
@@ -65,9 +75,8 @@ def smoke(clone) -> str:
         text = re.sub(rf"(?ms)^({experiment}:.*?\brun: )\[.*?\]", rf"\1[{', '.join(cases)}]", text, count=1)
     (clone / "params.yaml").write_text(text)
     spec = yaml.safe_load((clone / "dvc.yaml").read_text())
-    places = {d: re.match(r"results/(\w+)/(?:sample|score)/(\w+)", d) for d in spec["stages"]["report"]["deps"]}
-    left_out = [d for d, place in places.items() if place and place[2] not in CASES[place[1]]]
-    spec["stages"]["report"]["deps"] = [d for d in spec["stages"]["report"]["deps"] if d not in left_out]
+    report = spec["stages"]["report"]
+    report["deps"] = [dep for dep in report["deps"] if not left_out(dep)]
     (clone / "dvc.yaml").write_text(yaml.safe_dump(spec))
     output = call(clone, "dvc", "repro")
     call(clone, "git", "add", "--all")
@@ -80,14 +89,19 @@ def test_the_smoke_profile_runs_every_stage(clone, smoke):
     placed = ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "clip_score")
     dragged = ("drag_md", "center_dist", "edit_fidelity", "background_psnr")
     own = {"dga": placed, "dca": ("attribute_acc", "relation_acc", *placed), "dma": dragged}
-    for experiment, cases in CASES.items():
+    own["combinations"] = own["dca"] + dragged
+    for experiment in own:
+        cases = CASES[experiment]
         stages = {f"{kind}_{experiment}@{case}" for kind in ("sample", "score") for case in cases}
         assert stages <= ran(smoke)
         assert set(metrics[experiment]) == set(cases)
         for case in cases:
             for name in (*own[experiment], "kernel_distance", "nfe", "seconds"):
                 assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics[experiment][case][name]), (case, name)
-    assert {"sweep_dga", "perception", "report"} <= ran(smoke)
+    assert {"sweep_dga", "perception", "report", *(f"robustness@{curve}" for curve in CURVES)} <= ran(smoke)
+    assert set(metrics["robustness"]) == set(CURVES)
+    for values in metrics["robustness"].values():
+        assert len(values) == 3 and all("diff" in entries["kernel_distance"] for entries in values.values())
     assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
     assert 0 <= metrics["miniature"]["detector"]["ap50_x0"] <= 1
 

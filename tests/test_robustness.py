@@ -11,7 +11,7 @@ import yaml
 
 from helpers.backbones import load_backbone
 from helpers.conditions import Region
-from helpers.experiments.robustness import BLOCK, KNOBS, SMALLEST, setup
+from helpers.experiments.robustness import BLOCK, KNOBS, SMALLEST, setup, unguided
 from helpers.miniature.benchmark import load_captioned
 from helpers.params import Curve, load
 from helpers.paths import ROOT
@@ -31,7 +31,8 @@ def any_curve(module):
 @pytest.fixture(scope="module")
 def runs():
     """Every module as it is in its own experiment, with the trained nets."""
-    return {module: setup(PARAMS, any_curve(module)) for module in MODULES}
+    backbone = load_backbone("mini-sd", "cpu")
+    return {module: setup(PARAMS, any_curve(module), backbone) for module in MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def test_a_module_runs_as_in_its_experiment_on_the_first_test_cases(runs):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_baseline_never_acts(module):
-    run = setup(PARAMS, any_curve(module), case="none")
+def test_the_baseline_never_acts(runs, module):
+    run = unguided(runs[module])
     energies = [method for method in run.guidance_of(run.scenes) if method.energy]
     assert all(method.window.stop == 0 for method in energies) and run.scenes
 
@@ -81,6 +82,18 @@ def test_guidance_of_some_scenes_is_asked_in_their_order(runs):
     (_, dga), (_, alone) = (run.guidance_of(part) for part in (run.scenes[::-1], run.scenes[1:]))
     assert [layout.prompt for layout in dga.layouts] == [scene.prompt for scene in run.scenes[::-1]]
     assert alone.layouts == dga.layouts[:1]
+
+
+def test_sources_inverted_once_draw_what_every_run_would_invert(runs):
+    run, backbone = runs["drag"], load_backbone("mini-sd", "cpu")
+    own = replace(run, nets=replace(run.nets, inverted=None))
+    part = run.scenes[::-1]
+    drawn = [
+        sample(backbone, [s.prompt for s in part], one.guidance_of(part), steps=PARAMS.profile.steps)
+        for one in (run, own)
+    ]
+    torch.testing.assert_close(drawn[0].images, drawn[1].images, atol=2e-3, rtol=0)
+    assert drawn[0].cost.forwards < drawn[1].cost.forwards
 
 
 # --- knobs -----------------------------------------------------------------------------------------------------------

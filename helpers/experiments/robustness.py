@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from helpers.backbones import Backbone
 from helpers.conditions import Layout
 from helpers.experiments import dca, dga, dma
 from helpers.guidance import Guidance
+from helpers.inversion import invert
 from helpers.miniature.benchmark import load_captioned
 from helpers.miniature.drags import load_drags
 from helpers.params import Case, Curve, Params
@@ -41,17 +44,27 @@ class Setup:
         return EXPERIMENT[self.module].guidance_of(self.params, self.case, asked, self.nets)
 
 
-def setup(params: Params, curve: Curve, device="cpu", case: str = "full") -> Setup:
-    """The module as it is in its experiment, on the first test cases."""
-    n = params.profile.curve
+def setup(params: Params, curve: Curve, backbone: Backbone) -> Setup:
+    """The module as in the case `full` of its experiment, on the first test cases; sources are inverted here, once."""
+    n, device = params.profile.curve, backbone.device
     load = {
         "layout": lambda: (load_captioned("test", "short"), Segmenter.load(weights(params.dga.guide), device)),
         "text": lambda: (load_captioned("test", "long"), dca.load_nets(params, device)),
         "drag": lambda: (load_drags("test"), dma.load_nets(params, device)),
     }
     scenes, nets = load[curve.module]()
-    block = getattr(params, BLOCK[curve.module])
-    return Setup(curve.module, params, block.case(case), scenes[:n], scenes[:n], nets)
+    scenes = scenes[:n]
+    if curve.module == "drag":
+        sources = torch.stack([drag.drag.image() for drag in scenes])
+        trajectory = invert(backbone, sources, [drag.prompt for drag in scenes], params.profile.steps)
+        nets = replace(nets, inverted=(trajectory, [drag.id for drag in scenes]))
+    case = getattr(params, BLOCK[curve.module]).case("full")
+    return Setup(curve.module, params, case, scenes, scenes, nets)
+
+
+def unguided(run: Setup) -> Setup:
+    """The baseline: as in the case `none` of the module's experiment."""
+    return replace(run, case=getattr(run.params, BLOCK[run.module]).case("none"))
 
 
 def with_guide(run: Setup, error: float) -> Setup:
