@@ -111,8 +111,8 @@ class ConceptCase(Case):
     """split, caption: which benchmark cases, in which words (`load_captioned`).
 
     weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
-    (reconstructed, paper 1 each). concept, relation: how their texts are embedded, see `helpers.guidance.dca`. window:
-    as for layouts.
+    (reconstructed, paper 1 each). presence_weight: of the third (ours). concept, relation: how their texts are
+    embedded, see `helpers.guidance.dca`. window: as for layouts.
     """
 
     split: Literal["test", "many"] = "test"
@@ -120,6 +120,7 @@ class ConceptCase(Case):
     weight: Weight | None = None
     attribute_weight: Weight = 1.0
     relation_weight: Weight = 1.0
+    presence_weight: Weight = 0.0
     concept: Literal["phrase", "parts"] = "phrase"
     relation: Literal["stated", "turned"] = "turned"
     window: float = Field(0.7, ge=0, le=1)

@@ -6,7 +6,7 @@ import torch
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
 from helpers.guidance import CFG, Window
-from helpers.guidance.dca import CONCEPTS, DCA, RELATIONS, attributes, relations
+from helpers.guidance.dca import CONCEPTS, DCA, RELATIONS, attributes, presence, relations
 from helpers.perception.crops import crop, square, union
 from helpers.perception.detector import MaskDetector, ZeroShotDetector
 from helpers.perception.scene_graph import parse
@@ -210,6 +210,71 @@ def test_the_mean_of_the_words_is_the_mean_of_their_cosines(tiny, make_context):
     assert info["attribute"].item() == pytest.approx(1 - (sum(word) + sum(absent)) / 4, abs=1e-3)
 
 
+def seen(*places, side=10):
+    """(1, N, side, side) logits: 20 in the place of each object, -20 elsewhere; None is nowhere."""
+    logits = torch.full((1, len(places), side, side), -20.0)
+    for n, place in enumerate(places):
+        if place is not None:
+            logits[0, n][place] = 20
+    return logits
+
+
+LEFT, RIGHT = (slice(2, 5), slice(1, 4)), (slice(5, 8), slice(6, 9))
+
+
+@pytest.mark.parametrize(
+    ("places", "loss"),
+    [((LEFT, RIGHT), 0), ((LEFT, None), 10), ((LEFT, LEFT), 20), ((None, None), 20), ((LEFT,), 0), ((None,), 20)],
+)
+def test_presence_asks_for_a_place_of_its_own(places, loss):
+    asked = torch.ones(1, len(places), dtype=torch.bool)
+    assert presence(seen(*places), asked).item() == pytest.approx(loss, abs=1e-3)
+
+
+def test_presence_asks_for_no_more_than_the_picture_shall_show():
+    one = torch.tensor([[True, False]])
+    assert presence(seen(LEFT, LEFT), one).item() == pytest.approx(0, abs=1e-3)
+    assert presence(seen(None, RIGHT), one).item() == pytest.approx(20, abs=1e-3)
+
+
+def test_presence_is_content_with_the_smallest_objects_of_the_world():
+    smallest = seen((slice(2, 12), slice(2, 12)), side=64)
+    assert presence(smallest, torch.ones(1, 1, dtype=torch.bool)).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_the_gradient_of_presence_by_finite_differences():
+    logits = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    asked = torch.tensor([[True, True, True], [True, True, False]])
+    assert torch.autograd.gradcheck(lambda x: presence(x, asked), logits.requires_grad_(), eps=1e-6, atol=1e-6)
+    (grad,) = torch.autograd.grad(presence(logits, asked).sum(), logits)
+    assert not grad[1, 2].any() and grad[0].abs().sum() > 0
+
+
+def test_presence_needs_a_segmenter():
+    with pytest.raises(ValueError, match="presence_weight=2 needs masks: give DCA a segmenter, or weight 0"):
+        DCA(Colour(), MaskDetector(Painted()), presence_weight=2.0)
+
+
+def test_presence_joins_the_loss(tiny, make_context):
+    there, shared = picture(red=(4, 4, 24, 24), blue=(40, 40, 60, 60)), picture(red=(4, 4, 24, 24))
+    shared[0, 2, 4:24, 4:24] = 1
+    weights = {"attribute_weight": 0, "relation_weight": 0, "presence_weight": 2, "segmenter": Painted()}
+    for image, value in ((there, 0), (shared, 20), (picture(red=(4, 4, 24, 24)), 10)):
+        loss, info, method = energy(tiny, make_context, image, **weights)
+        assert info["presence"].item() == pytest.approx(value, abs=1e-3) and loss.item() == pytest.approx(
+            2 * value, abs=1e-2
+        )
+    assert method.settings()["presence"] == 2
+    _, info, _ = energy(tiny, make_context, there)
+    assert "presence" not in info, "without a segmenter it is left out"
+
+
+def test_two_of_one_name_are_one_to_presence(tiny, make_context):
+    weights = {"presence_weight": 1, "segmenter": Painted()}
+    _, info, _ = energy(tiny, make_context, picture(red=(4, 4, 24, 24)), "a red car left of a red car", **weights)
+    assert info["presence"].item() == pytest.approx(0, abs=1e-3)
+
+
 def test_gradient_by_finite_differences():
     """The cosines of fixed windows, with respect to the pixels."""
     method = DCA(Colour().double(), None)
@@ -228,14 +293,15 @@ def test_gradient_by_finite_differences():
 
 def test_images_with_different_numbers_of_concepts_do_not_mix(tiny, make_context):
     prompts = ["a red car", "a red car left of a blue ball"]
-    method = DCA(Colour(), MaskDetector(Painted()))
+    nets = {"segmenter": Painted(), "presence_weight": 0.5}
+    method = DCA(Colour(), MaskDetector(Painted()), **nets)
     images = torch.cat([picture(red=(4, 4, 24, 24)), picture(blue=(40, 40, 60, 60))])
     with torch.no_grad():
         ctx = make_context(tiny, prompts, [method])
         ctx.image = images
         loss, info = method.energy(ctx)
         for k, prompt in enumerate(prompts):
-            alone, _, _ = energy(tiny, make_context, images[k : k + 1], prompt)
+            alone, _, _ = energy(tiny, make_context, images[k : k + 1], prompt, **nets)
             torch.testing.assert_close(loss[k], alone[0])
     assert info["relation"][0] == 0, "no relation, no loss"
 

@@ -20,11 +20,12 @@ class Nets:
 
     similarity: Similarity
     detector: MaskDetector
+    segmenter: Segmenter
 
 
 def load_nets(params: Params, device="cpu") -> Nets:
     segmenter = Segmenter.load(weights(params.dca.detector), device)
-    return Nets(Similarity.load(weights(params.dca.guide), device), MaskDetector(segmenter))
+    return Nets(Similarity.load(weights(params.dca.guide), device), MaskDetector(segmenter), segmenter)
 
 
 def guidance_of(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
@@ -42,9 +43,11 @@ def _dca(params: Params, case: ConceptCase, nets: Nets, weight: float, window: W
     return DCA(
         nets.similarity,
         nets.detector,
+        nets.segmenter if case.presence_weight else None,
         weight=weight,
         attribute_weight=case.attribute_weight,
         relation_weight=case.relation_weight,
+        presence_weight=case.presence_weight,
         concept=case.concept,
         relation=case.relation,
         window=window,

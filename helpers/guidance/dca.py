@@ -17,6 +17,13 @@ the mean of the embeddings of its words: <mean w, v> is the mean of the cosines,
 Most of what "red car left of blue fish" says is said by "blue fish left of red car", too. So a relation's w_j is either
 the embedding of its text (`stated`), or (`turned`) the direction from the text with its nouns exchanged to the text, as
 StyleGAN-NADA (Gal et al. 2022) takes directions between texts: what is left is who stands where.
+
+Both losses look at where a detector says an object is, and it says so of a blot that two objects share. With s_i(p) the
+probability that pixel p shows object i (a text-prompted segmenter), N objects and P_i the pixels that are best at it, a
+third loss, *ours*, asks for a place where each is seen alone, as Attend-and-Excite (Chefer et al. 2023) asks that no
+token be neglected:
+
+    L_presence  = 1/N sum_i mean_{p in P_i} -log [s_i(p) prod_{j != i} (1 - s_j(p))]
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +32,7 @@ from itertools import chain
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
 from helpers.guidance.strength import Raw, Strength
@@ -32,6 +40,7 @@ from helpers.perception.crops import crop, square, union
 from helpers.perception.scene_graph import SceneGraph, parse
 
 CERTAIN = 0.1  # a detection with a lower score counts as absent
+EXTENT = 0.015  # share of the picture that P_i covers (60 px of 64 x 64, the smallest objects have three times that)
 
 
 @dataclass(frozen=True)
@@ -85,20 +94,32 @@ def relations(image: int, graph: SceneGraph, unlike: Callable) -> list[Concept]:
     ]
 
 
+def presence(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """L_presence, (B,): logits (B, N, H, W) of the objects' masks, asked (B, N) bool: which of them an image has."""
+    shown, hidden = F.logsigmoid(logits), F.logsigmoid(-logits) * asked[..., None, None]
+    alone = shown + hidden.sum(1, keepdim=True) - hidden
+    best = alone.flatten(2).topk(max(1, round(EXTENT * alone[0, 0].numel())), dim=2).values.mean(2)
+    return -(best * asked).sum(1) / asked.sum(1).clamp(min=1)
+
+
 class DCA(Guidance):
-    """eps' = eps + strength(grad of weight * (w_attribute L_attribute + w_relation L_relation)).
+    """eps' = eps + strength(grad of weight * (w_attribute L_attribute + w_relation L_relation + w_presence L_presence))
 
     similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
-    `helpers.perception.detector`. concept, relation: how the texts are embedded, names in CONCEPTS and RELATIONS.
+    `helpers.perception.detector`. segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and
+    call, for L_presence; without one, that loss is left out. concept, relation: how the texts are embedded, names in
+    CONCEPTS and RELATIONS.
     """
 
     def __init__(
         self,
         similarity,
         detector,
+        segmenter=None,
         weight: float = 60.0,
         attribute_weight: float = 1.0,
         relation_weight: float = 1.0,
+        presence_weight: float = 0.0,
         concept: str = "phrase",
         relation: str = "stated",
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
@@ -108,9 +129,11 @@ class DCA(Guidance):
         for kind, name, known in (("concept", concept, CONCEPTS), ("relation", relation, RELATIONS)):
             if name not in known:
                 raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(known)}")
-        self.similarity, self.detector, self.weight = similarity, detector, weight
+        if presence_weight and segmenter is None:
+            raise ValueError(f"presence_weight={presence_weight:g} needs masks: give DCA a segmenter, or weight 0")
+        self.similarity, self.detector, self.segmenter, self.weight = similarity, detector, segmenter, weight
         self.concept, self.relation = concept, relation
-        self.weights = {"attribute": attribute_weight, "relation": relation_weight}
+        self.weights = {"attribute": attribute_weight, "relation": relation_weight, "presence": presence_weight}
         self.window, self.strength, self.recurrence = window, strength, recurrence
 
     def settings(self) -> dict:
@@ -134,10 +157,17 @@ class DCA(Guidance):
         every = list(chain.from_iterable(chain.from_iterable(self._concepts.values())))
         words = list(dict.fromkeys(text for concept in every for text in concept.texts + concept.unlike))
         self._words = dict(zip(words, self.similarity.embed(words), strict=True))
+        if self.segmenter:
+            rows = [list(dict.fromkeys(row)) for row in self._phrases]  # of two alike, one place is asked for
+            names = list(dict.fromkeys(chain.from_iterable(rows)))
+            known = dict(zip(names, self.segmenter.embed(names), strict=True))
+            self._names = pad_sequence([torch.stack([known[name] for name in row]) for row in rows], batch_first=True)
+            self._asked = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
 
     def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
-        """L_DCA (B,). info: attribute, relation (B,), the losses; boxes (B, N, 4) as fractions of the image's sides and
-        scores (B, N) of the objects, 0 where absent; N is the largest number of objects in the run."""
+        """L_DCA (B,). info: attribute, relation and, with a segmenter, presence (B,), the losses; boxes (B, N, 4) as
+        fractions of the image's sides and scores (B, N) of the objects, 0 where absent; N is the largest number of
+        objects in the run."""
         image = ctx.image
         height, width = image.shape[-2:]
         phrases = [self._phrases[k] for k in ctx.index]
@@ -153,7 +183,11 @@ class DCA(Guidance):
         losses = {}
         for kind, part in zip(chosen, cosines.split([len(c) for c in chosen.values()])):
             losses[kind] = _mean(1 - part, [ctx.index.index(concept.image) for concept in chosen[kind]], len(ctx.index))
-        loss = sum(weight * losses[kind] for kind, weight in self.weights.items())
+        if self.segmenter:
+            ctx.cost.auxiliary += len(ctx.index)
+            logits = self.segmenter(image, self._names[ctx.index])
+            losses["presence"] = presence(logits, self._asked[ctx.index].to(logits.device))
+        loss = sum(self.weights[kind] * value for kind, value in losses.items())
         shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
         return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
 
