@@ -59,6 +59,18 @@ def window_of(trace: Trace, method: str = "dga") -> tuple[float, float]:
     return first - 0.5, last - 0.5
 
 
+def _grid(
+    rows: int, titles: Sequence[str], cell: tuple[float, float], title: str, **settings
+) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x len(titles) panels of `cell` inches, each column under its title; and the panels."""
+    fig = Figure(figsize=(cell[0] * len(titles) + 0.4, cell[1] * rows + 0.5), layout="constrained")
+    grid = fig.subplots(rows, len(titles), squeeze=False, **settings)
+    for ax, name in zip(grid[0], titles, strict=True):
+        ax.set_title(fill(name.replace("_", " "), 16), fontsize=10)
+    fig.suptitle(title, fontsize=10)
+    return fig, grid
+
+
 def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
     """Rows: the showcase prompts; columns: the wanted layout, then the cases in the order of `traces` (baseline first).
 
@@ -66,8 +78,7 @@ def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping
     was asked for (the baseline was not told).
     """
     first = next(iter(traces.values())).records
-    fig = Figure(figsize=(1.75 * (len(traces) + 1) + 0.4, 2.12 * len(first) + 0.5), layout="constrained")
-    grid = fig.subplots(len(first), len(traces) + 1, squeeze=False)
+    fig, grid = _grid(len(first), ("wanted", *traces), (1.75, 2.12), title)
     for row, axes in enumerate(grid):
         records = {case: trace.records[row] for case, trace in traces.items()}
         asked = {record.layout: None for record in records.values()}  # boxes, silhouettes or both
@@ -80,9 +91,6 @@ def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping
             _show(ax, overlay.draw_wanted(overlay.enlarge(record.final), record.layout))
             found = scores[case][record.index]
             ax.set_xlabel(f"IoU: box {found['box_iou']:.2f}, mask {found['mask_iou']:.2f}", fontsize=8)
-    for ax, name in zip(grid[0], ("wanted", *traces), strict=True):
-        ax.set_title(name, fontsize=11)
-    fig.suptitle(title, fontsize=10)
     return fig
 
 
@@ -92,8 +100,8 @@ def prompt_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mappi
     scores: case -> the judge's numbers, a row for each image of the run; "-" is a prompt without relations.
     """
     first = next(iter(traces.values())).records
-    fig = Figure(figsize=(1.75 * len(traces) + 2.6, 2.05 * len(first) + 0.5), layout="constrained")
-    grid = fig.subplots(len(first), len(traces) + 1, squeeze=False, width_ratios=[1.3, *[1] * len(traces)])
+    widths = [1.3, *[1] * len(traces)]
+    fig, grid = _grid(len(first), ("", *traces), (1.9, 2.05), title, width_ratios=widths)
     for row, axes in enumerate(grid):
         record = first[row]
         axes[0].text(0, 0.5, fill(f"{record.prompt} (seed {record.seed})", 26), fontsize=8.5, va="center")
@@ -103,9 +111,6 @@ def prompt_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mappi
             found = scores[case][trace.records[row].index]
             shares = ["-" if np.isnan(found[key]) else f"{found[key]:.2f}" for key in ("attribute_acc", "relation_acc")]
             ax.set_xlabel(f"attributes {shares[0]}, relations {shares[1]}", fontsize=7.5)
-    for ax, name in zip(grid[0, 1:], traces, strict=True):
-        ax.set_title(name, fontsize=11)
-    fig.suptitle(title, fontsize=10)
     return fig
 
 
@@ -125,8 +130,7 @@ def drag_grid(
     drags: the benchmark cases, in the order of the run; scores: case -> the judge's numbers, a row for each of them.
     """
     first = next(iter(traces.values())).records
-    fig = Figure(figsize=(1.75 * (len(traces) + 2) + 0.4, 2.12 * len(first) + 0.5), layout="constrained")
-    grid = fig.subplots(len(first), len(traces) + 2, squeeze=False)
+    fig, grid = _grid(len(first), ("source, drag", "wanted", *traces), (1.75, 2.12), title)
     for row, axes in enumerate(grid):
         record = first[row]
         source = overlay.enlarge(decode_image(record.drag.source))
@@ -138,9 +142,6 @@ def drag_grid(
             _show(ax, overlay.enlarge(trace.records[row].final))
             found = scores[case][record.index]
             ax.set_xlabel(f"{found['drag_md']:.1f} px off, fidelity {found['edit_fidelity']:.2f}", fontsize=8)
-    for ax, name in zip(grid[0], ("source, drag", "wanted", *traces), strict=True):
-        ax.set_title(fill(name.replace("_", " "), 14), fontsize=11)
-    fig.suptitle(title, fontsize=10)
     return fig
 
 
@@ -152,8 +153,7 @@ def combination_grid(
     scenes: the benchmark cases, in the order of the run; scores: case -> the judge's numbers, a row for each of them.
     """
     first = next(iter(traces.values())).records
-    fig = Figure(figsize=(1.6 * (len(traces) + 1) + 0.4, 2.25 * len(first) + 0.5), layout="constrained")
-    grid = fig.subplots(len(first), len(traces) + 1, squeeze=False)
+    fig, grid = _grid(len(first), ("source, drag, wanted", *traces), (1.6, 2.25), title)
     for row, axes in enumerate(grid):
         asked = scenes[first[row].index]
         source, wanted = overlay.enlarge(decode_image(asked.drag.drag.source)), asked.scene.layout.boxes_only()
@@ -164,9 +164,6 @@ def combination_grid(
             _show(ax, overlay.draw_wanted(overlay.enlarge(trace.records[row].final), wanted))
             found = scores[case][first[row].index]
             ax.set_xlabel(f"IoU {found['box_iou']:.2f}, {found['center_dist']:.0f} px off", fontsize=7)
-    for ax, case in zip(grid[0], ("source, drag, wanted", *traces), strict=True):
-        ax.set_title(fill(case.replace("_", " "), 16), fontsize=9)
-    fig.suptitle(title, fontsize=10)
     return fig
 
 

@@ -112,7 +112,7 @@ class ConceptCase(Case):
 
     weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
     (reconstructed, paper 1 each). presence_weight: of the third (ours). concept, relation: how their texts are
-    embedded, see `helpers.guidance.dca`. window: as for layouts.
+    embedded, see `helpers.guidance.dca`. window: as for layouts. relation_window: the same for that loss alone.
     """
 
     split: Literal["test", "many"] = "test"
@@ -123,6 +123,7 @@ class ConceptCase(Case):
     presence_weight: Weight = 0.0
     concept: Literal["phrase", "parts"] = "phrase"
     relation: Literal["stated", "turned"] = "turned"
+    relation_window: float = Field(1.0, ge=0, le=1)
     window: float = Field(0.7, ge=0, le=1)
 
 

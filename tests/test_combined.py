@@ -140,7 +140,7 @@ METHODS = {
     "text_layout_drag": ["dca", "dga", "dma"],
 }
 PAPER = {"dca": 60.0, "dga": 25.0, "dma": 90.0}
-NETS = Nets(dca.Nets("clip", "detector"), "segmenter", dma.Nets("raft", "sam", "dino"))
+NETS = Nets(dca.Nets("clip", "detector", "masks"), "segmenter", dma.Nets("raft", "sam", "dino"))
 
 
 def methods(name, scenes=DEV[:2]):

@@ -110,7 +110,7 @@ def test_case_grid_has_the_baseline_left_and_says_the_scores(traces):
     scores = {case: [{"box_iou": 0.25 + n / 8, "mask_iou": 0.5}] * 2 for n, case in enumerate(traces)}
     fig = figures.case_grid(traces, scores, "tiny, 5 steps")
     drawn(fig)
-    assert [ax.get_title() for ax in fig.axes[:4]] == ["wanted", "none", "full", "full_masks"]
+    assert [ax.get_title() for ax in fig.axes[:4]] == ["wanted", "none", "full", "full masks"]
     assert [ax.get_xlabel() for ax in fig.axes[1:4]] == [f"IoU: box {v}, mask 0.50" for v in ("0.25", "0.38", "0.50")]
     assert len(fig.axes) == 2 * 4
     first, second = fig.axes[1].images[0].get_array(), fig.axes[5].images[0].get_array()

@@ -29,11 +29,12 @@ def guidance_of(params: Params, case: CombinationCase, scenes: Sequence[Scene], 
     """The modules of a case, each as in the case `full` of its own experiment; sources are inverted, thus without CFG.
 
     With the weights of the paper there is one rule for all, and so one gradient: the weighted sum as it is, each step
-    done once.
+    done once, and the text has no loss that the paper has not.
     """
+    text = params.dca.case("full" if case.weights == "tuned" else "attributes_relations")
     described, drags = [scene.scene for scene in scenes], [scene.drag for scene in scenes]
     made = {
-        "text": dca.guidance_of(params, params.dca.case("full"), described, nets.concepts)[1:],
+        "text": dca.guidance_of(params, text, described, nets.concepts)[1:],
         "layout": dga.guidance_of(params, params.dga.case("full"), described, nets.segmenter)[1:],
         "drag": dma.guidance_of(params, params.dma.case("full"), drags, nets.motion),
         "source": dma.guidance_of(params, params.dma.case("none"), drags, nets.motion),

@@ -31,25 +31,29 @@ def load_nets(params: Params, device="cpu") -> Nets:
 def guidance_of(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
     """The guidance of a case: CFG, and DCA unless the case is unguided; DCA reads the prompts, not the scenes."""
     cfg = CFG(params.sampling.cfg_scale)
-    return [cfg] if case.weight is None else [cfg, _dca(params, case, nets, case.weight, Window(0.0, case.window))]
+    if case.weight is None:
+        return [cfg]
+    segmenter = nets.segmenter if case.presence_weight else None
+    return [cfg, _dca(params, case, nets, segmenter, case.weight, Window(0.0, case.window))]
 
 
 def watching(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
     """The baseline as the guides see it: an empty window never acts, but a Trace records boxes and losses."""
-    return [CFG(params.sampling.cfg_scale), _dca(params, case, nets, 1.0, Window(0.0, 0.0))]
+    return [CFG(params.sampling.cfg_scale), _dca(params, case, nets, nets.segmenter, 1.0, Window(0.0, 0.0))]
 
 
-def _dca(params: Params, case: ConceptCase, nets: Nets, weight: float, window: Window) -> DCA:
+def _dca(params: Params, case: ConceptCase, nets: Nets, segmenter, weight: float, window: Window) -> DCA:
     return DCA(
         nets.similarity,
         nets.detector,
-        nets.segmenter if case.presence_weight else None,
+        segmenter,
         weight=weight,
         attribute_weight=case.attribute_weight,
         relation_weight=case.relation_weight,
         presence_weight=case.presence_weight,
         concept=case.concept,
         relation=case.relation,
+        relation_window=Window(0.0, case.relation_window),
         window=window,
         strength=strength(params.dca.strength),
         recurrence=recurrence(params.dca.recurrence),

@@ -27,7 +27,7 @@ token be neglected:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 
 import torch
@@ -108,7 +108,7 @@ class DCA(Guidance):
     similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
     `helpers.perception.detector`. segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and
     call, for L_presence; without one, that loss is left out. concept, relation: how the texts are embedded, names in
-    CONCEPTS and RELATIONS.
+    CONCEPTS and RELATIONS. relation_window: where L_relation counts, inside the window.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class DCA(Guidance):
         presence_weight: float = 0.0,
         concept: str = "phrase",
         relation: str = "stated",
+        relation_window: Window = Window(),  # noqa: B008 (frozen)
         window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
         strength: Strength = Raw(),  # noqa: B008 (frozen)
         recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
@@ -134,10 +135,12 @@ class DCA(Guidance):
         self.similarity, self.detector, self.segmenter, self.weight = similarity, detector, segmenter, weight
         self.concept, self.relation = concept, relation
         self.weights = {"attribute": attribute_weight, "relation": relation_weight, "presence": presence_weight}
-        self.window, self.strength, self.recurrence = window, strength, recurrence
+        self.relation_window, self.window = relation_window, window
+        self.strength, self.recurrence = strength, recurrence
 
     def settings(self) -> dict:
-        return super().settings() | self.weights | {"concept": self.concept, "relation_text": self.relation}
+        texts = {"concept": self.concept, "relation_text": self.relation}
+        return super().settings() | self.weights | texts | {"relation_window": asdict(self.relation_window)}
 
     def setup(self, job: Job) -> None:
         graphs = [parse(prompt.text) for prompt in job.prompts]
@@ -187,7 +190,8 @@ class DCA(Guidance):
             ctx.cost.auxiliary += len(ctx.index)
             logits = self.segmenter(image, self._names[ctx.index])
             losses["presence"] = presence(logits, self._asked[ctx.index].to(logits.device))
-        loss = sum(self.weights[kind] * value for kind, value in losses.items())
+        off = () if ctx in self.relation_window else ("relation",)
+        loss = sum(self.weights[kind] * value for kind, value in losses.items() if kind not in off)
         shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
         return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
 
