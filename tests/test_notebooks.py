@@ -8,7 +8,16 @@ import pytest
 from helpers.paths import ROOT
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ALLOWED = {"curve", "case", "profile", "seed", "out", "folder", "start"}  # names of parameters that a notebook may have
+ALLOWED = {
+    "sources",
+    "curve",
+    "case",
+    "profile",
+    "seed",
+    "out",
+    "folder",
+    "start",
+}  # names of parameters that a notebook may have
 
 
 @pytest.fixture(params=PATHS, ids=[p.stem for p in PATHS])

@@ -86,7 +86,7 @@ def test_guidance_of_some_scenes_is_asked_in_their_order(runs):
 
 def test_sources_inverted_once_draw_what_every_run_would_invert(runs):
     run, backbone = runs["drag"], load_backbone("mini-sd", "cpu")
-    own = replace(run, nets=replace(run.nets, inverted=None))
+    own = replace(run, nets=replace(run.nets, sources=None))
     part = run.scenes[::-1]
     drawn = [
         sample(backbone, [s.prompt for s in part], one.guidance_of(part), steps=PARAMS.profile.steps)

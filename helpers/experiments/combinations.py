@@ -1,9 +1,10 @@
 """The experiment `combinations`: prompts, layouts and drags at once, each by its own module as set for itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helpers.experiments import dca, dga, dma
+from helpers.experiments.sources import Sources
 from helpers.guidance import CFG, Guidance, Raw, Recurrence
 from helpers.miniature.combined import Case as Scene
 from helpers.params import CombinationCase, Params
@@ -20,9 +21,10 @@ class Nets:
     motion: dma.Nets
 
 
-def load_nets(params: Params, device="cpu") -> Nets:
+def load_nets(params: Params, device="cpu", sources: Sources | None = None) -> Nets:
+    """sources: the inverted ones; without, every run inverts its own."""
     segmenter = Segmenter.load(weights(params.dga.guide), device)
-    return Nets(dca.load_nets(params, device), segmenter, dma.load_nets(params, device))
+    return Nets(dca.load_nets(params, device), segmenter, replace(dma.load_nets(params, device), sources=sources))
 
 
 def guidance_of(params: Params, case: CombinationCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:

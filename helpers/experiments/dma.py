@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helpers.experiments.settings import recurrence, strength
+from helpers.experiments.sources import Sources
 from helpers.guidance import Guidance, Window
 from helpers.guidance.dma import DMA, FIELDS
-from helpers.inversion import Trajectory
 from helpers.miniature.drags import Case as Drag
 from helpers.params import DragCase, Params
 from helpers.paths import weights
@@ -18,13 +18,12 @@ from helpers.perception.flow import Flow
 
 @dataclass
 class Nets:
-    """What DMA looks through. inverted: the sources of the drags with these ids, once they are inverted; without, every
-    run inverts its own."""
+    """What DMA looks through. sources: the drags' once they are inverted; without, every run inverts its own."""
 
     flow: Flow
     clicks: ClickSegmenter
     features: Features
-    inverted: tuple[Trajectory, Sequence[str]] | None = None
+    sources: Sources | None = None
 
 
 def load_nets(params: Params, device="cpu") -> Nets:
@@ -41,16 +40,13 @@ def guidance_of(params: Params, case: DragCase, drags: Sequence[Drag], nets: Net
 
     Without a weight it starts from the inverted latents and watches: nothing acts and no background is kept.
     """
-    acts, trajectory = float(case.weight is not None), None
-    if nets.inverted:
-        trajectory, ids = nets.inverted
-        trajectory = trajectory.part([ids.index(drag.id) for drag in drags])
+    acts = float(case.weight is not None)
     dma = DMA(
         DisturbedFlow(nets.flow, case.flow_error) if case.flow_error else nets.flow,
         DisturbedClicks(nets.clicks, case.mask_grow, case.mask_shift),
         nets.features,
         [drag.drag for drag in drags],
-        trajectory,
+        nets.sources and nets.sources.of(drags),
         weight=1.0 if case.weight is None else case.weight,
         displacement_weight=case.displacement_weight,
         appearance_weight=case.appearance_weight,

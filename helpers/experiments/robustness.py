@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from helpers.backbones import Backbone
 from helpers.conditions import Layout
 from helpers.experiments import dca, dga, dma
+from helpers.experiments.sources import invert_sources
 from helpers.guidance import Guidance
-from helpers.inversion import invert
 from helpers.miniature.benchmark import load_captioned
 from helpers.miniature.drags import load_drags
 from helpers.params import Case, Curve, Params
@@ -55,9 +54,7 @@ def setup(params: Params, curve: Curve, backbone: Backbone) -> Setup:
     scenes, nets = load[curve.module]()
     scenes = scenes[:n]
     if curve.module == "drag":
-        sources = torch.stack([drag.drag.image() for drag in scenes])
-        trajectory = invert(backbone, sources, [drag.prompt for drag in scenes], params.profile.steps)
-        nets = replace(nets, inverted=(trajectory, [drag.id for drag in scenes]))
+        nets = replace(nets, sources=invert_sources(params, backbone, scenes))
     case = getattr(params, BLOCK[curve.module]).case("full")
     return Setup(curve.module, params, case, scenes, scenes, nets)
 
