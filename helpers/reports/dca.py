@@ -35,11 +35,13 @@ def write(folder: Path, params: Params, reference) -> dict:
     scored = {case: load_score(DCA / "score" / case) for case in params.dca.run}
     chosen = {case: params.dca.case(case) for case in scored}
     scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
-    baselines = {"diff": {case: c.baseline for case, c in chosen.items()}}
+    same = {case for case, c in chosen.items() if (c.split, c.caption) == ("test", "long")}
+    ours = {case: "attributes_relations" if case in same else c.baseline for case, c in chosen.items()}
+    baselines = {"diff": {case: c.baseline for case, c in chosen.items()}, "diff_attributes_relations": ours}
     metrics = experiment_metrics(scored, scenes, baselines, reference)
     images = by_objects(params, scored, scenes)
     kept = ["attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects"]
-    table(plain(metrics), ["diff"]).to_csv(folder / "dca.csv", index=False)
+    table(plain(metrics), list(baselines)).to_csv(folder / "dca.csv", index=False)
     means = images.groupby(["guidance", "caption", "objects"], sort=False)[kept].mean().reset_index()
     means.round(4).to_csv(folder / "dca_by_objects.csv", index=False)
     headline = [case for case in scored if chosen[case].images == "headline"]
