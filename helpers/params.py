@@ -38,8 +38,8 @@ class Profile(_Block):
     batch: Count
     headline: int = Field(ge=1, le=200)
     ablation: int = Field(ge=1, le=200)
-    subset: int = Field(ge=1, le=80)
-    curve: int = Field(ge=1, le=128)
+    subset: int = Field(ge=1, le=128)
+    curve: int = Field(ge=1, le=80)
     sweep: int = Field(ge=1, le=64)
     showcase: int = Field(ge=1, le=8)
     perception: int = Field(ge=8, le=1000)
@@ -155,7 +155,7 @@ class CombinationCase(Case):
     as they are and does every step once.
     """
 
-    images: Literal["subset"] = "subset"
+    images: Literal["curve"] = "curve"
     modules: tuple[Literal["text", "layout", "drag", "source"], ...]
     weights: Literal["tuned", "paper"] = "tuned"
 

@@ -58,7 +58,7 @@ def invert_sources(params: Params, backbone: Backbone, drags: Sequence[Drag]) ->
 
 def main() -> None:
     params = load()
-    drags = [case.drag for case in load_combined("test")[: params.profile.subset]]
+    drags = [case.drag for case in load_combined("test")[: params.profile.curve]]
     found = invert_sources(params, load_backbone(params.sampling.backbone), drags)
     found.save(RESULTS / "combinations" / "sources.npz")
     print(f"{len(drags)} sources inverted, drawn again at {found.trajectory.psnr.mean():.1f} dB on average")
