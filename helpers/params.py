@@ -188,13 +188,6 @@ class LayoutSweep(_Block):
     case: LayoutCase
 
 
-class ConceptSweep(_Block):
-    """The same."""
-
-    scales: tuple[Weight, ...] = Field(min_length=1)
-    case: ConceptCase
-
-
 class DGABlock(Experiment):
     """guide: folder in models/ of the segmenter that steers. recurrence: which guided steps are repeated."""
 
@@ -212,7 +205,6 @@ class DCABlock(Experiment):
     detector: str
     recurrence: RecurrenceBlock
     strength: StrengthBlock
-    sweep: ConceptSweep
     cases: dict[str, ConceptCase]
 
 
