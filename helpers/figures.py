@@ -394,23 +394,19 @@ def curves_plot(curves: Mapping[str, Metrics], names: Mapping[str, str], title: 
 
 
 def tradeoff_plot(sweeps: Mapping[str, Metrics], names: Mapping[str, str], title: str) -> Figure:
-    """What strength buys and costs: each module's metric against two distances to real scenes, points labelled by
-    strength. The Frechet distance depends on how many pictures there are; within a panel that number is the same.
+    """What strength buys and costs: each module's metric against kernel distance (a Frechet distance would need more
+    pictures than a judge's feature has numbers), points labelled by strength.
 
     sweeps: module -> factor of the tuned strength -> metric -> entry, "none" is the baseline.
     """
-    fig = Figure(figsize=(3.6 * max(len(sweeps), 1), 5.4), layout="constrained")
-    grid = fig.subplots(2, max(len(sweeps), 1), squeeze=False)
-    for axes, (module, sweep) in zip(grid.T, sweeps.items(), strict=False):
+    fig = Figure(figsize=(3.6 * max(len(sweeps), 1), 3.1), layout="constrained")
+    for ax, (module, sweep) in zip(np.atleast_1d(fig.subplots(1, max(len(sweeps), 1))), sweeps.items(), strict=False):
         name, order = names[module], sorted(sweep, key=lambda value: -1 if value == "none" else float(value))
-        for ax, (distance, label) in zip(
-            axes, (("frechet", "Fréchet distance"), ("kernel_distance", "kernel distance"))
-        ):
-            x, y = ([sweep[value][key]["mean"] for value in order] for key in (distance, name))
-            ax.plot(x, y, "o-", color=METHOD)
-            for value, place in zip(order, zip(x, y, strict=True), strict=True):
-                ax.annotate(value, place, (5, 4), textcoords="offset points", fontsize=8)
-            ax.set(xlabel=f"{label} ↓", ylabel=f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", title=module)
+        x, y = ([sweep[value][key]["mean"] for value in order] for key in ("kernel_distance", name))
+        ax.plot(x, y, "o-", color=METHOD)
+        for value, place in zip(order, zip(x, y, strict=True), strict=True):
+            ax.annotate(value, place, (5, 4), textcoords="offset points", fontsize=8)
+        ax.set(xlabel="kernel distance ↓", ylabel=f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", title=module)
     fig.suptitle(title, fontsize=10)
     return fig
 
