@@ -210,6 +210,16 @@ def test_the_mean_of_the_words_is_the_mean_of_their_cosines(tiny, make_context):
     assert info["attribute"].item() == pytest.approx(1 - (sum(word) + sum(absent)) / 4, abs=1e-3)
 
 
+def test_relations_count_in_their_own_window_only(tiny, make_context):
+    image = picture(red=(4, 4, 24, 24))
+    always, info, _ = energy(tiny, make_context, image, relation_weight=3)
+    never, same, method = energy(tiny, make_context, image, relation_weight=3, relation_window=Window(0, 0))
+    assert info["relation"].item() == same["relation"].item() > 0.1, "it is watched all the same"
+    assert never.item() == pytest.approx(info["attribute"].item())
+    assert always.item() == pytest.approx(info["attribute"].item() + 3 * info["relation"].item())
+    assert method.settings()["relation_window"] == {"start": 0, "stop": 0}
+
+
 def seen(*places, side=10):
     """(1, N, side, side) logits: 20 in the place of each object, -20 elsewhere; None is nowhere."""
     logits = torch.full((1, len(places), side, side), -20.0)
