@@ -15,7 +15,7 @@ from helpers.paths import ROOT
 
 pytestmark = pytest.mark.pipeline
 CASES = {  # of every experiment, what runs in the smoke profile
-    "dga": ["none", "full"],
+    "dga": ["none", "coverage", "full"],
     "dca": ["none", "full"],
     "dma": ["none", "full"],
     "combinations": ["none", "source", "text_layout_drag"],
@@ -126,5 +126,5 @@ def test_saving_a_notebook_in_jupyter_re_runs_only_its_cleaning(clone, smoke):
 
 
 def test_one_weight_re_runs_only_its_case(clone, smoke):
-    output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.full.size_weight=0.75")
-    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample_dga@full", "score_dga@full", "report"}
+    output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.coverage.weight=30")
+    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample_dga@coverage", "score_dga@coverage", "report"}
