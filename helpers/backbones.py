@@ -78,9 +78,24 @@ class Backbone:
         self.device, self.dtype = pipe.unet.device, pipe.unet.dtype
         side = pipe.unet.config.sample_size
         self.latent_shape = (pipe.unet.config.in_channels, side, side)
-        self.image_size = side * pipe.vae_scale_factor
         self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
         self._last_alpha = getattr(pipe.scheduler, "final_alpha_cumprod", torch.ones(())).to(self.device)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.latent_shape[1] * self.pipe.vae_scale_factor, self.latent_shape[2] * self.pipe.vae_scale_factor
+
+    def at(self, height: int, width: int) -> "Backbone":
+        """The same model, drawing images of another size; ValueError where a block of its U-Net does not fit."""
+        cell = self.pipe.vae_scale_factor * 2 ** (len(self.pipe.unet.config.down_block_types) - 1)
+        for name, length in (("height", height), ("width", width)):
+            if length < cell or length % cell:
+                raise ValueError(f"{name}={length} must be a multiple of {cell}, a pixel of the coarsest block")
+        other = copy.copy(self)
+        factor = self.pipe.vae_scale_factor
+        other.latent_shape = (self.latent_shape[0], height // factor, width // factor)
+        return other
 
     def scheduler(self) -> SchedulerMixin:
         """A fresh copy of the pipeline's own solver."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from helpers.backbones import Backbone, Text
+from helpers.attention import attention
+from helpers.backbones import Backbone
 from helpers.conditions import Prompt
 from helpers.cost import Cost
-from helpers.guidance.base import Ctx, Guidance, Job
+from helpers.guidance.base import Branch, Ctx, Guidance, Job
 from helpers.guidance.gradient import Update, gradient_update
 from helpers.guidance.strength import rms
 from helpers.trace import Trace
@@ -57,6 +58,7 @@ def sample(
 
         x_T = start(z), z ~ N(0, I)                                                        e.g. inverted latents
         for t = T ... 1:
+            x_t  = before(x_t)                                                              e.g. moved by a gradient
             eps  = combine(eps_theta(x_t, t, branch) for every branch)                 classifier-free guidance and kin
             g    = sum of weight * energy(x0_hat(x_t, eps), decode(x0_hat), ...)       inside the methods' windows
             eps' = eps + strength(grad g)                                              one backward through all of it
@@ -74,14 +76,16 @@ def sample(
     job = _job(backbone, prompts, seeds, steps, batch, guidance)
     job.cost.start(backbone.device)
     with torch.no_grad():
-        text = job.encode([prompt.text for prompt in job.prompts])
+        job.text = job.encode([prompt.text for prompt in job.prompts])
         for method in guidance:
             method.setup(job)
+        for method in guidance:
+            job.text = method.encode(job.text, job)
         if trace:
             trace.begin(job, guidance)
         run = Run(None, None, [p.text for p in job.prompts], job.seeds, job.cost)
         parts = [
-            _denoise(job, list(range(n, min(n + batch, len(job.seeds)))), text, guidance, trace, strict, run)
+            _denoise(job, list(range(n, min(n + batch, len(job.seeds)))), guidance, trace, strict, run)
             for n in range(0, len(job.seeds), batch)
         ]
     run.latents, run.images = (torch.cat(kind).float().cpu() for kind in zip(*parts, strict=True))
@@ -128,7 +132,7 @@ def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
     return Job(backbone, prompts, seeds, scheduler, Cost(images=len(prompts)))
 
 
-def _denoise(job, index, text, guidance, trace, strict, run):
+def _denoise(job, index, guidance, trace, strict, run):
     """The loop over t for the images `index`; returns (latents, images)."""
     backbone, scheduler = job.backbone, copy.deepcopy(job.scheduler)
     generators = [torch.Generator().manual_seed(job.seeds[k]) for k in index]
@@ -143,16 +147,20 @@ def _denoise(job, index, text, guidance, trace, strict, run):
         refines = not any(n > 1 and method.recurrence.noise for method, n in times.items())
         for again in reversed(range(max([1, *times.values()]))):
             ctx = Ctx(job, index, i, t, x_t)
+            for method in acting:
+                ctx.x_t = method.before(ctx)
+            x_t = ctx.x_t
             energies = [method for method in acting if method.energy is not None]
-            with torch.set_grad_enabled(bool(energies)):
-                x_t.requires_grad_(bool(energies))
-                predict(ctx, text, acting)
-                found = {method: method.energy(ctx) for method in energies}
-            pred = ctx.pred.detach()
-            if found:
-                update = gradient_update(ctx, found, strict)
-                pred = backbone.shift(pred, update.eps, t)
-                _note(ctx, update, run)
+            with _attention(ctx, acting, guidance if trace and trace.rows(index) else acting) as ctx.attention:
+                with torch.set_grad_enabled(bool(energies)):
+                    x_t.requires_grad_(bool(energies))
+                    predict(ctx, acting)
+                    found = {method: method.energy(ctx) for method in energies}
+                pred = ctx.pred.detach()
+                if found:
+                    update = gradient_update(ctx, found, strict)
+                    pred = backbone.shift(pred, update.eps, t)
+                    _note(ctx, update, run)
             _record(ctx, pred, found, guidance, trace, run)
             x_t = x_t.detach()
             if again and refines:
@@ -168,16 +176,25 @@ def _denoise(job, index, text, guidance, trace, strict, run):
     return x_t, backbone.decode(x_t).clamp(0, 1)
 
 
-def predict(ctx: Ctx, text: Text, acting: Sequence[Guidance]) -> None:
-    """Every branch in one forward, then combined in list order: fills ctx.preds and ctx.pred."""
-    branches = {"cond": ctx.rows(text)} | {b.name: b.text for method in acting for b in method.branches(ctx)}
-    stacked = {key: torch.cat([branch[key] for branch in branches.values()]) for key in text}
-    raw = ctx.backbone.predict(torch.cat([ctx.x_t] * len(branches)), ctx.t, stacked)
+def predict(ctx: Ctx, acting: Sequence[Guidance]) -> None:
+    """Every branch in one forward, the prompt's first, then combined in list order: fills ctx.preds and ctx.pred."""
+    cond = Branch("cond", ctx.rows(ctx.job.text))
+    branches = {b.name: b for b in (cond, *(b for method in acting for b in method.branches(ctx)))}
+    text = {key: torch.cat([branch.text[key] for branch in branches.values()]) for key in cond.text}
+    x_t = [ctx.x_t if branch.x_t is None else branch.x_t for branch in branches.values()]
+    raw = ctx.backbone.predict(torch.cat(x_t), ctx.t, text)
     ctx.cost.forwards += len(raw)
     ctx.preds = dict(zip(branches, raw.chunk(len(branches)), strict=True))
     ctx.pred = ctx.preds["cond"]
     for method in acting:
         ctx.pred = method.combine(ctx.pred, ctx)
+
+
+def _attention(ctx: Ctx, acting: Sequence[Guidance], reading: Sequence[Guidance]):
+    """Where the methods edit the attention of the prompt's branch, and what of it they read."""
+    read = list(dict.fromkeys(method.layers for method in reading if method.layers))
+    edits = [edit for method in acting for edit in method.edits(ctx)]
+    return attention(ctx.backbone.pipe.unet, ctx.x_t.shape[-2:], len(ctx.index), read, edits)
 
 
 def _renoise(ctx: Ctx, x_prev, generators):
@@ -212,6 +229,8 @@ def _record(ctx: Ctx, pred, found, guidance, trace, run) -> None:
         uncond = ctx.preds["uncond"]
         delta = ctx.preds["cond"] - uncond
         _curve(run, "eff_cfg", ctx, ((pred - uncond) * delta).flatten(1).sum(1) / delta.square().flatten(1).sum(1))
+    for name, values in ctx.notes.items():
+        _curve(run, name, ctx, values)
     for method, (loss, info) in found.items():
         _curve(run, method.name, ctx, loss)
         for key, value in info.items():
@@ -225,7 +244,7 @@ def _record(ctx: Ctx, pred, found, guidance, trace, run) -> None:
             seen = {method: method.energy(part) for method in others}
             for method, (loss, info) in found.items():
                 seen[method] = loss.detach()[rows], {key: value[rows] for key, value in info.items()}
-            trace.record(part, seen)
+            trace.record(part, seen, {method: method.show(part) for method in guidance})
 
 
 def _curve(run: Run, name: str, ctx: Ctx, values: torch.Tensor) -> None:

@@ -68,21 +68,23 @@ class Trace:
         """Which rows of a batch are recorded."""
         return [row for row, k in enumerate(index) if k in self.images]
 
-    def record(self, ctx, seen) -> None:
-        """Step ctx.i of the images ctx.index; seen: method -> (loss (B,), info). A repeated step keeps the last."""
+    def record(self, ctx, seen, shown) -> None:
+        """Step ctx.i of the images ctx.index; seen: method -> (loss (B,), info), shown: method -> info. A repeated step
+        keeps the last."""
         self.timesteps[ctx.i], self.sigmas[ctx.i] = int(ctx.t), float(ctx.sigma)
         frames = _frames(ctx.image)
+        found = [(method, "", loss) for method, (loss, _) in seen.items()]
+        infos = [(method, info) for method, (_, info) in seen.items()] + list(shown.items())
+        found += [(method, f".{key}", value) for method, info in infos for key, value in info.items()]
         for row, k in enumerate(ctx.index):
             record = self.records[self.images.index(k)]
             record.frames = _put(record.frames, ctx, frames[row])
-            for method, (loss, info) in seen.items():
-                for key, value in {"": loss, **{f".{key}": value for key, value in info.items()}}.items():
-                    value = value[row].detach().float().cpu().numpy()
-                    if value.ndim > 1:
-                        signed = key[1:] in method.signed
-                        value = value.astype(np.float16) if signed else _bytes(value)
-                    kept = record.maps if value.ndim else record.curves
-                    kept[method.name + key] = _put(kept.get(method.name + key), ctx, value)
+            for method, key, values in found:
+                value = values[row].detach().float().cpu().numpy()
+                if value.ndim > 1:
+                    value = value.astype(np.float16) if key[1:] in method.signed else _bytes(value)
+                kept = record.maps if value.ndim else record.curves
+                kept[method.name + key] = _put(kept.get(method.name + key), ctx, value)
 
     def end(self, run) -> None:
         finals = _frames(run.images[self.images])

@@ -133,7 +133,8 @@ def context(backbone, prompts, guidance=None, index=None, t=600, x_t=None) -> Ct
         x_t = torch.stack(noise).to(backbone.dtype)
     x_t = x_t.detach().requires_grad_(torch.is_grad_enabled())
     ctx = Ctx(job, index, 3, torch.tensor(t), x_t)
-    predict(ctx, job.encode(prompts), guidance)
+    job.text = job.encode(prompts)
+    predict(ctx, guidance)
     return ctx
 
 

@@ -46,7 +46,7 @@ def test_decode_encode_shapes_and_frozen(tiny):
     latents = torch.randn(2, *tiny.latent_shape)
     with torch.no_grad():
         images = tiny.decode(latents)
-        assert images.shape == (2, 3, tiny.image_size, tiny.image_size)
+        assert images.shape == (2, 3, *tiny.image_size)
         assert tiny.encode(images.clamp(0, 1)).shape == latents.shape
     assert not any(p.requires_grad for m in (tiny.pipe.unet, tiny.pipe.vae) for p in m.parameters())
 

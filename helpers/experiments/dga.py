@@ -17,9 +17,14 @@ def guidance_of(params: Params, case: LayoutCase, scenes: Sequence[Scene], segme
     cfg = CFG(params.sampling.cfg_scale)
     if case.layout is None:
         return [cfg]
-    dga = DGA(
+    return [cfg, guidance_on(params, case, [KEEP[case.layout](scene.layout) for scene in scenes], segmenter)]
+
+
+def guidance_on(params: Params, case: LayoutCase, layouts: Sequence[Layout], segmenter) -> DGA:
+    """DGA as a case sets it, on any layouts."""
+    return DGA(
         segmenter,
-        [KEEP[case.layout](scene.layout) for scene in scenes],
+        layouts,
         weight=case.weight,
         coverage_weight=case.coverage_weight,
         size_weight=case.size_weight,
@@ -28,7 +33,6 @@ def guidance_of(params: Params, case: LayoutCase, scenes: Sequence[Scene], segme
         strength=strength(params.dga.strength),
         recurrence=recurrence(params.dga.recurrence),
     )
-    return [cfg, dga]
 
 
 def watching(params: Params, case: LayoutCase, scenes: Sequence[Scene], segmenter) -> list[Guidance]:

@@ -5,13 +5,14 @@ Here is what all of them share; a method is imported from its own file: `from he
 
 from helpers.guidance.base import Branch, Ctx, Guidance, Job, Recurrence, Window
 from helpers.guidance.cfg import CFG
-from helpers.guidance.strength import STRENGTHS, Matched, Polyak, Raw, Strength, Unit
+from helpers.guidance.strength import STRENGTHS, Exploding, Matched, Polyak, Raw, Strength, Unit
 
 __all__ = [
     "CFG",
     "STRENGTHS",
     "Branch",
     "Ctx",
+    "Exploding",
     "Guidance",
     "Job",
     "Matched",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import SchedulerMixin
 
+from helpers.attention import Edit, Layers, Recorded
 from helpers.conditions import Prompt
 from helpers.cost import Cost
 from helpers.guidance.strength import Raw, Strength
@@ -23,13 +24,17 @@ Info = dict[str, torch.Tensor]
 
 @dataclass
 class Job:
-    """One call of `sample`: what is the same for all its batches. `encode` reads every different text once."""
+    """One call of `sample`: what is the same for all its batches. `encode` reads every different text once.
+
+    text: the prompts as the denoiser reads them, one row per image.
+    """
 
     backbone: "Backbone"
     prompts: list[Prompt]
     seeds: list[int]
     scheduler: SchedulerMixin  # its timesteps are set
     cost: Cost = field(default_factory=Cost)
+    text: "Text" = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -52,8 +57,10 @@ class Ctx:
     """One step of one batch, shared by all methods; x0_hat and image are made when first read, once, with their graph.
 
     index: positions of the batch's B images in the run. i: step, 0 ... steps - 1. t: the model's timestep.
-    x_t: (B, 4, h, w). preds: raw prediction per branch; pred: the combined one. alpha_bar, sigma = sqrt(1 - alpha_bar);
-    alpha_bar_next: where the step leads to.
+    x_t: (B, 4, h, w). preds: raw prediction per branch; pred: the combined one. attention: of the prompt's branch,
+    what methods asked to be recorded. alpha_bar, sigma = sqrt(1 - alpha_bar); noise_ratio: sigma / sqrt(alpha_bar), the
+    sigma of variance-exploding models; alpha_bar_next: where the step leads to. notes: curves of what was done before
+    this evaluation, (B,) each.
     """
 
     def __init__(self, job: Job, index: list[int], i: int, t: torch.Tensor, x_t: torch.Tensor):
@@ -62,8 +69,11 @@ class Ctx:
         self.alpha_bar = self.backbone.alpha_bar(t)
         self.alpha_bar_next = self.backbone.alpha_bar(int(t) - job.stride)
         self.sigma = (1 - self.alpha_bar).sqrt()
+        self.noise_ratio = self.sigma / self.alpha_bar.sqrt()
         self.preds: dict[str, torch.Tensor] = {}
         self.pred: torch.Tensor | None = None
+        self.attention: Recorded | None = None
+        self.notes: Info = {}
 
     @property
     def eps(self) -> torch.Tensor:
@@ -90,6 +100,7 @@ class Ctx:
         part = Ctx(self.job, [self.index[r] for r in rows], self.i, self.t, self.x_t[rows].detach())
         part.preds = {name: pred[rows].detach() for name, pred in self.preds.items()}
         part.pred = self.pred[rows].detach()
+        part.attention = self.attention and self.attention.part(rows)
         if "image" in self.__dict__:
             part.image = self.image[rows].detach()
         return part
@@ -97,10 +108,12 @@ class Ctx:
 
 @dataclass(frozen=True)
 class Branch:
-    """One more evaluation of the denoiser at x_t, under another text. Branches of one name are evaluated once."""
+    """One more evaluation of the denoiser under another text, at x_t or (B, 4, h, w) latents of its own. Branches of
+    one name are evaluated once."""
 
     name: str
     text: "Text"
+    x_t: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,8 @@ class Guidance:
     """One method. Override the hooks it needs; the loop calls them in the order in which they stand here.
 
     weight multiplies the method's energy, strength turns the gradient into a change of eps, window is where the method
-    acts, recurrence where its steps are repeated; `start` and `after` know no window. signed: the maps in info whose
+    acts, recurrence where its steps are repeated; `encode`, `start` and `after` know no window. layers: the attention
+    that it reads, from ctx.attention. signed: the maps in info whose
     values leave [0, 1], such as a flow in pixels; a Trace keeps them as float16, the others as bytes.
     """
 
@@ -150,6 +164,7 @@ class Guidance:
     window: Window = Window()
     recurrence: Recurrence = Recurrence()
     signed: tuple[str, ...] = ()
+    layers: Layers | None = None
 
     # energy(ctx) -> (loss (B,), info): lower is better. info holds whatever is worth plotting, detached, per image:
     # a (B,) entry becomes a curve, larger ones go to the Trace. A method without an energy leaves it None.
@@ -171,6 +186,10 @@ class Guidance:
     def setup(self, job: Job) -> None:
         """Once per run: check what is asked, encode texts, prepare targets."""
 
+    def encode(self, text: "Text", job: Job) -> "Text":
+        """The prompts' text, one row per image, made of what the methods before this one made of it."""
+        return text
+
     def start(self, x_t: torch.Tensor, index: list[int]) -> torch.Tensor:
         """x_T (B, 4, h, w) of the images `index`, made of what the methods before this one made of the noise."""
         return x_t
@@ -181,6 +200,14 @@ class Guidance:
     def times(self, ctx: Ctx) -> int:
         """How often this step is done."""
         return self.recurrence.times if ctx in self.recurrence.window else 1
+
+    def before(self, ctx: Ctx) -> torch.Tensor:
+        """x_t, moved before it is evaluated; ctx has no prediction yet."""
+        return ctx.x_t
+
+    def edits(self, ctx: Ctx) -> list[Edit]:
+        """What is changed in the attention of the prompt's branch."""
+        return []
 
     def branches(self, ctx: Ctx) -> list[Branch]:
         """Further predictions that `combine` reads from ctx.preds; "cond" (the prompt) is always there."""
@@ -193,3 +220,7 @@ class Guidance:
     def after(self, x_prev: torch.Tensor, ctx: Ctx) -> torch.Tensor:
         """x_{t-1}, made of what the solver and the methods before this one made; called at every step."""
         return x_prev
+
+    def show(self, ctx: Ctx) -> Info:
+        """More of a step that is worth plotting, for a Trace only; also outside the window."""
+        return {}

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from helpers.conditions import Layout
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
+from helpers.guidance.regions import check_layouts
 from helpers.guidance.strength import Raw, Strength
 
 # Share of the grid by which is divided at least (objects cover .05 to .2): an empty mask has no centre and no ratio.
@@ -127,7 +128,7 @@ class DGA(Guidance):
         return super().settings() | self.weights
 
     def setup(self, job: Job) -> None:
-        self._check(job.prompts)
+        self._check(job)
         device = job.backbone.device
         most = max(len(layout.regions) for layout in self.layouts)
 
@@ -155,15 +156,9 @@ class DGA(Guidance):
         info["masks"] = found.detach() * valid[..., None, None]
         return loss, info
 
-    def _check(self, prompts) -> None:
-        if len(self.layouts) != len(prompts):
-            raise ValueError(f"DGA has {len(self.layouts)} layouts for {len(prompts)} prompts: give one per image")
-        for k, (layout, prompt) in enumerate(zip(self.layouts, prompts, strict=True)):
-            if layout.prompt != prompt.text:
-                raise ValueError(
-                    f"image {k} is drawn from {prompt.text!r} but its layout is for {layout.prompt!r}: "
-                    "pass the layouts in the order of the prompts"
-                )
+    def _check(self, job: Job) -> None:
+        check_layouts(job, self.layouts, "DGA")
+        for layout in self.layouts:
             phrases = [region.phrase for region in layout.regions]
             twice = next((p for p in phrases if phrases.count(p) > 1), None)
             if twice:

@@ -244,17 +244,17 @@ class DMA(Guidance):
     def _check(self, job: Job) -> None:
         if len(self.drags) != len(job.prompts):
             raise ValueError(f"DMA has {len(self.drags)} drags for {len(job.prompts)} prompts: give one per image")
-        side = job.backbone.image_size
+        height, width = job.backbone.image_size
         for k, (drag, prompt) in enumerate(zip(self.drags, job.prompts, strict=True)):
             if drag.prompt != prompt.text:
                 raise ValueError(
                     f"image {k} is drawn from {prompt.text!r} but its drag is for {drag.prompt!r}: "
                     "pass the drags in the order of the prompts"
                 )
-            if drag.size != (side, side):
+            if drag.size != (height, width):
                 raise ValueError(
                     f"the source image of {drag.prompt!r} is {drag.size[0]}x{drag.size[1]}, the backbone draws "
-                    f"{side}x{side}: resize the source"
+                    f"{height}x{width}: resize the source"
                 )
 
 

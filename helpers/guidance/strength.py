@@ -42,6 +42,16 @@ class Raw(Strength):
         return self.scale * ctx.sigma * grad
 
 
+class Exploding(Strength):
+    """As Raw, with the noise level of the variance-exploding view: scale * sqrt((1 - alpha_bar) / alpha_bar) * grad.
+
+    What a weight means that was found with a solver on x_t / sqrt(alpha_bar), such as LMS.
+    """
+
+    def scaled(self, loss, grad, ctx):
+        return self.scale * ctx.noise_ratio * grad
+
+
 class Unit(Strength):
     """Direction only: scale * sigma_t * grad / rms(grad)."""
 
@@ -77,4 +87,4 @@ class Matched(Strength):
         return self.scale * (rms(ctx.eps - uncond) / _positive(rms(grad))).detach() * grad
 
 
-STRENGTHS = {"raw": Raw, "unit": Unit, "polyak": Polyak, "matched": Matched}
+STRENGTHS = {"raw": Raw, "exploding": Exploding, "unit": Unit, "polyak": Polyak, "matched": Matched}
