@@ -3,7 +3,7 @@
 All pictures of a prompt are made when it is chosen, as PNG bytes; the slider then puts them into `widgets.Image`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -14,13 +14,20 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from helpers.figures import METHOD, window_of
+from helpers import overlay
+from helpers.conditions import Layout
+from helpers.figures import METHOD
 from helpers.trace import Trace
 
 DPI = 110
+LEADING = ("full", "ilgd")  # cases that are shown first
+
+Window = tuple[float, float]  # see `figures.window_of`
+Options = Callable[[int], tuple]  # what a control offers for record k
 
 
 @dataclass
@@ -61,12 +68,13 @@ def png(picture: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def panels(titles: Sequence[str], window: tuple[float, float], steps: int) -> tuple[Figure, Sequence[Axes]]:
-    """Empty axes over the steps 1 to `steps`, one per title, the window (see `figures.window_of`) shaded."""
-    fig = Figure(figsize=(5.2, 2.3), dpi=DPI, layout="constrained")
-    axes = fig.subplots(1, len(titles))
+def panels(titles: Sequence[str], windows: Iterable[Window], steps: int) -> tuple[Figure, Sequence[Axes]]:
+    """Empty axes over the steps 1 to `steps`, one per title, the windows shaded, darker where they overlap."""
+    fig, windows = Figure(figsize=(5.2, 2.3), dpi=DPI, layout="constrained"), list(windows)
+    axes = fig.subplots(1, len(titles), squeeze=False)[0]
     for ax, title in zip(axes, titles, strict=True):
-        ax.axvspan(window[0] + 1, window[1] + 1, color=METHOD, alpha=0.1, lw=0)
+        for first, last in windows:
+            ax.axvspan(first + 1, last + 1, color=METHOD, alpha=0.1, lw=0)
         ax.set_xlim(0.5, steps + 0.5)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("step", fontsize=8)
@@ -98,10 +106,10 @@ def _images(trace: Trace) -> list:
 def load_traces(folder: str | Path, baseline: str = "none") -> dict[str, Trace]:
     """case -> Trace of every folder/<case>/trace that shows the same prompts, drags and seeds as the baseline.
 
-    The baseline comes first, then the case full, then the others by name. FileNotFoundError when there are not two.
+    The baseline comes first, then LEADING, then the others by name. FileNotFoundError when there are not two.
     """
     found = {path.parent.name: Trace.load(path) for path in sorted(Path(folder).glob("*/trace"))}
-    names = sorted(found, key=lambda name: (name != baseline, name != "full"))
+    names = sorted(found, key=lambda name: (name != baseline, name not in LEADING))
     alike = {
         name: found[name] for name in names if baseline in found and _images(found[name]) == _images(found[baseline])
     }
@@ -109,7 +117,8 @@ def load_traces(folder: str | Path, baseline: str = "none") -> dict[str, Trace]:
         raise FileNotFoundError(
             f"{folder} holds {len(found)} traces (folders <case>/trace) {names}: {baseline!r} is compared here with "
             "others of the same prompts and seeds, make them with `dvc repro sample_dga@none sample_dga@full` for "
-            "masks, `dvc repro sample_dma@none sample_dma@full` for flow"
+            "masks, `dvc repro sample_dma@none sample_dma@full` for flow, `dvc repro sample_layout@none "
+            "sample_layout@ilgd` for attention"
         )
     return alike
 
@@ -117,7 +126,7 @@ def load_traces(folder: str | Path, baseline: str = "none") -> dict[str, Trace]:
 def checked(traces: Mapping[str, Trace] | str | Path, maps: Sequence[str], what: str, cure: str) -> dict[str, Trace]:
     """The Traces, or those of a folder; ValueError unless they show the same prompts, drags, seeds and steps.
 
-    maps: names of maps that every record must have; what, cure: how an error calls them and what helps.
+    maps: how the names of maps begin that every record must have; what, cure: how an error calls them and what helps.
     """
     traces = load_traces(traces) if isinstance(traces, str | Path) else dict(traces)
     if len(traces) < 2:
@@ -126,7 +135,7 @@ def checked(traces: Mapping[str, Trace] | str | Path, maps: Sequence[str], what:
     for name, trace in traces.items():
         if not trace.records:
             raise ValueError(f"the trace {name!r} is empty: give it to sample(..., trace=) first")
-        if any(key not in record.maps for record in trace.records for key in maps):
+        if not all(any(name.startswith(key) for name in r.maps) for r in trace.records for key in maps):
             raise ValueError(f"the trace {name!r} has no {what}: sample it with {cure}")
     for name, trace in others:
         if _images(trace) != _images(baseline) or trace.timesteps != baseline.timesteps:
@@ -137,18 +146,49 @@ def checked(traces: Mapping[str, Trace] | str | Path, maps: Sequence[str], what:
     return traces
 
 
+def by_region(layout: Layout, about: str, columns: Mapping[str, Sequence[float]]) -> str:
+    """A table in HTML: the regions' colours and phrases under the head `about`, then head -> a number for each."""
+    rows = "".join(
+        f"<tr><td><span style='display:inline-block;width:14px;height:14px;background:"
+        f"{overlay.COLORS[n % len(overlay.COLORS)]}'></span> {escape(region.phrase)}</td>"
+        + "".join(f"<td>{values[n]:.2f}</td>" for values in columns.values())
+        + "</tr>"
+        for n, region in enumerate(layout.regions)
+    )
+    heads = "".join(f"<th>{escape(head)}</th>" for head in (about, *columns))
+    return f"<table style='border-spacing:14px 2px'><tr>{heads}</tr>{rows}</table>"
+
+
+def color_scale(name: str, colors: Colormap, norm: Normalize, digits: str) -> str:
+    """The legend of a colour map in HTML, from the norm's lowest to its highest value; digits: format of the latter."""
+    low, high = norm.vmin, norm.vmax
+    stops = ",".join(to_hex(colors(norm(low + x * (high - low)))) for x in np.linspace(0, 1, 11))
+    return (
+        f"<span>{name}<br><span style='display:inline-block;width:110px;height:12px;"
+        f"background:linear-gradient(to right,{stops})'></span><br>{low:g}"
+        f"<span style='float:right'>{high:{digits}}</span></span>"
+    )
+
+
+def beside(*parts: str) -> str:
+    """Pieces of HTML in one row."""
+    return f"<div style='display:flex;gap:28px;align-items:center'>{''.join(parts)}</div>"
+
+
 def explore(
     traces: Mapping[str, Trace],
-    guidance: str,
+    windows: Callable[[Trace], Mapping[str, Window]],
     column: Callable[[], Column],
-    frames: Callable[[str, int, str], Frames],
-    below: Callable[[int, str, Sequence[np.ndarray]], str],
+    frames: Callable[..., Frames],
+    below: Callable[..., str],
+    choosers: Sequence[tuple[widgets.Widget, Options]] = (),
 ) -> widgets.Widget:
     """The explorer: controls, the baseline left, a method right, a table below; `traces` as `checked` returns them.
 
-    guidance: the method whose window is told, "dga" or "dma". column: makes an empty one. frames(case, k, compared): of
+    windows: where a Trace is guided, and by what. column: makes an empty one. frames(case, k, compared, *chosen): of
     record k of a case when the baseline is compared with the method `compared`; called once for each. below(k,
-    compared, numbers): the table in HTML, from the (N,) numbers of both cases at the step.
+    compared, numbers, *chosen): the table in HTML, from the (N,) numbers of both cases at the step. choosers: more
+    controls, made for record 0, whose values are `chosen`; where another prompt has other options, the first is chosen.
     """
     first, *methods = traces
     records, timesteps, sigmas = traces[first].records, traces[first].timesteps, traces[first].sigmas
@@ -164,22 +204,29 @@ def explore(
     columns = [column(), column()]
     frames = cache(frames)
 
+    def offer(_) -> None:
+        for chooser, options in choosers:
+            if chooser.options != options(prompt.value):
+                chooser.options = options(prompt.value)
+
     def show(_=None) -> None:
         step, k, compared = slider.value - 1, prompt.value, method.value
-        shown = [frames(case, k, compared) for case in (first, compared)]
+        chosen = [chooser.value for chooser, _ in choosers]
+        shown = [frames(case, k, compared, *chosen) for case in (first, compared)]
         for column, case, part in zip(columns, (first, compared), shown, strict=True):
             column.show(case, part, step)
-        begin, end = window_of(traces[compared], guidance)
-        acts = "guided" if begin < step < end else "not guided"
+        acting = [name for name, (begin, end) in windows(traces[compared]).items() if begin < step < end]
+        acts = f"guided here ({', '.join(acting)})" if acting else "not guided here"
         label.value = (
             f"<b>step {step + 1} of {steps}</b> &nbsp; t = {timesteps[step]}, "
-            f"&sigma;<sub>t</sub> = {sigmas[step]:.2f}, {escape(compared)} is {acts} here"
+            f"&sigma;<sub>t</sub> = {sigmas[step]:.2f}, {escape(compared)} is {acts}"
         )
-        table.value = below(k, compared, [part.numbers[step] for part in shown])
+        table.value = below(k, compared, [part.numbers[step] for part in shown], *chosen)
 
-    for control in (prompt, method, slider):
+    prompt.observe(offer, "value")
+    for control in (prompt, method, slider, *(chooser for chooser, _ in choosers)):
         control.observe(show, "value")
     show()
-    head = widgets.HBox([prompt, method])
+    head = widgets.HBox([prompt, method, *(chooser for chooser, _ in choosers)], layout={"flex_flow": "row wrap"})
     moves = widgets.HBox([play, slider])
     return widgets.VBox([head, moves, label, widgets.HBox([column.box for column in columns]), table])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torchvision.utils import flow_to_image
 
@@ -24,7 +24,7 @@ from helpers.conditions import Drag, Layout, Region, decode_image, encode_mask
 from helpers.figures import window_of
 from helpers.guidance.dma import inside, pixels, splat
 from helpers.trace import Record, Trace
-from helpers.widgets.common import Column, Frames, checked, explore, marked, panels, png
+from helpers.widgets.common import Column, Frames, beside, checked, color_scale, explore, marked, panels, png
 
 MAPS = ("dma.flow", "dma.reference", "dma.mask", "dma.error")
 LINES = {"displacement": "-", "appearance": "--", "semantic": ":"}
@@ -170,7 +170,7 @@ def frames_of(record: Record, window: tuple[float, float], highest: Mapping[str,
 def curves_png(record: Record, measured: Mapping[str, np.ndarray], window, highest) -> list[bytes]:
     """Warp error, flow error and the losses over the steps, a PNG per step with a marker there."""
     steps = len(record.frames)
-    fig, axes = panels(("mean warp error", "mean flow error, px", "DMA's losses"), window, steps)
+    fig, axes = panels(("mean warp error", "mean flow error, px", "DMA's losses"), [window], steps)
     at = range(1, steps + 1)
     for ax, (name, values) in zip(axes, measured.items()):
         ax.plot(at, values, color=overlay.COLORS[0], lw=2)
@@ -207,9 +207,9 @@ def explore_flow(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
 
     def below(k: int, compared: str, numbers: Sequence[np.ndarray]) -> str:
         legend = _legend(longest(traces[first].records[k].drag), highest(k, compared)["error"])
-        return f"<div style='display:flex;gap:28px;align-items:center'>{legend}{_table(first, compared, numbers)}</div>"
+        return beside(legend, _table(first, compared, numbers))
 
-    return explore(traces, "dma", _column, frames, below)
+    return explore(traces, lambda trace: {"dma": window_of(trace, "dma")}, _column, frames, below)
 
 
 def _column() -> Column:
@@ -227,12 +227,10 @@ def _column() -> Column:
 
 def _legend(full: float, error: float) -> str:
     """What the colours of flow and warp error mean."""
-    stops = ",".join(to_hex(ERROR(x)) for x in np.linspace(0, 1, 6))
     return (
         f"<img src='data:image/png;base64,{b64encode(wheel()).decode()}' width='72' height='72'>"
         f"<span>flow: direction,<br>rim: {full:.0f} px or more</span>"
-        f"<span>warp error<br><span style='display:inline-block;width:110px;height:12px;"
-        f"background:linear-gradient(to right,{stops})'></span><br>0<span style='float:right'>{error:.2f}</span></span>"
+        + color_scale("warp error", ERROR, Normalize(0, error), ".2f")
     )
 
 

@@ -1,7 +1,6 @@
 """The explorer of masks, for dense geometry alignment (DGA): where the guide finds what a layout asks for."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -13,7 +12,7 @@ from helpers.conditions import Layout
 from helpers.figures import TERMS, masks_of, window_of
 from helpers.guidance import dga
 from helpers.trace import Record, Trace
-from helpers.widgets.common import Column, Frames, checked, explore, marked, panels, png
+from helpers.widgets.common import Column, Frames, by_region, checked, explore, marked, panels, png
 
 LINES = dict(zip(TERMS, ("-", "--", ":"), strict=True))
 
@@ -32,7 +31,7 @@ def measure(record: Record, layout: Layout) -> dict[str, np.ndarray]:
 def curves_png(measured: Mapping[str, np.ndarray], window: tuple[float, float], highest: float) -> list[bytes]:
     """IoU per region and the losses over the steps, a PNG per step with a marker there."""
     steps = len(measured["iou"])
-    fig, (left, right) = panels(("IoU with the wanted place", "the guide's losses"), window, steps)
+    fig, (left, right) = panels(("IoU with the wanted place", "the guide's losses"), [window], steps)
     for n, iou in enumerate(measured["iou"].T):
         left.plot(range(1, steps + 1), iou, color=overlay.COLORS[n % len(overlay.COLORS)], lw=2)
     for name, line in LINES.items():
@@ -70,9 +69,10 @@ def explore_masks(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
         return frames_of(traces[case].records[k], layout, window, 1.25 * float(np.max(losses)))
 
     def below(k: int, compared: str, ious: Sequence[np.ndarray]) -> str:
-        return _table(traces[first].records[k].layout, first, compared, ious)
+        columns = {f"IoU, {case}": values for case, values in zip((first, compared), ious, strict=True)}
+        return by_region(traces[first].records[k].layout, "phrase (dashed: where it is wanted)", columns)
 
-    return explore(traces, "dga", _column, frames, below)
+    return explore(traces, lambda trace: {"dga": window_of(trace, "dga")}, _column, frames, below)
 
 
 def _column() -> Column:
@@ -80,15 +80,3 @@ def _column() -> Column:
     images = [widgets.Image(format="png", layout={"width": "49%"}) for _ in range(2)]
     pair = widgets.HBox(images, layout={"justify_content": "space-between"})
     return Column("x&#770;<sub>0</sub> decoded, and what the guide finds in it", images, [pair])
-
-
-def _table(layout: Layout, first: str, method: str, ious: Sequence[np.ndarray]) -> str:
-    """The regions' colours, phrases and IoU at this step, baseline and method."""
-    rows = "".join(
-        f"<tr><td><span style='display:inline-block;width:14px;height:14px;background:"
-        f"{overlay.COLORS[n % len(overlay.COLORS)]}'></span> {escape(region.phrase)}</td>"
-        f"<td>{ious[0][n]:.2f}</td><td>{ious[1][n]:.2f}</td></tr>"
-        for n, region in enumerate(layout.regions)
-    )
-    head = f"<tr><th>phrase (dashed: where it is wanted)</th><th>IoU, {escape(first)}</th>"
-    return f"<table style='border-spacing:14px 2px'>{head}<th>IoU, {escape(method)}</th></tr>{rows}</table>"

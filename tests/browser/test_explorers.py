@@ -198,3 +198,41 @@ def test_explore_flow(lab, page, tmp_path):
     explorer.screenshot(path=tmp_path / "last_step.png")
 
     choose_the_second_prompt(page, explorer, steps, last, tmp_path)
+
+
+def test_explore_attention(lab, page, tmp_path):
+    run_all(page, lab, "explore_attention.ipynb")
+    assert errors(page) == []
+    assert page.locator(".jp-RenderedImage").count() == 2, "the two figures"
+    handle, steps = slider(page)
+
+    first = moved(page, f"step 1 of {steps}", [""] * 6)  # x0_hat, attention and curves of two cases
+    assert all(picture.startswith("89504e47") for picture in first), "every picture is a PNG"
+    explorer = page.locator(".jp-OutputArea-output", has=page.locator("img.widget-image"))
+    explorer.screenshot(path=tmp_path / "first_step.png")
+
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    fourth = moved(page, f"step 4 of {steps}", first)
+    assert fourth[1] != fourth[4], "baseline and method attend to different places"
+    explorer.screenshot(path=tmp_path / "fourth_step.png")
+
+    _, _, layer = page.locator(".widget-dropdown select").all()
+    layer.select_option(index=2)
+    finer = moved(page, f"step 4 of {steps}", fourth, still=(0, 3))
+    assert (finer[0], finer[3]) == (fourth[0], fourth[3]), "the pictures know no layer"
+    explorer.screenshot(path=tmp_path / "other_layer.png")
+
+    to_the_end(page)
+    last = moved(page, f"step {steps} of {steps}", finer)
+    choose_the_second_prompt(page, explorer, steps, last, tmp_path)
+
+    tokens, other = page.locator(".region-tokens button"), pictures(page)
+    expect(tokens).to_have_count(2)
+    tokens.nth(1).click()
+    second = moved(page, f"step {steps} of {steps}", other)
+    assert len(second) == 6 and errors(page) == []
+    chips = tokens.evaluate_all("buttons => buttons.map(button => getComputedStyle(button).borderBottomColor)")
+    assert chips == ["rgb(86, 180, 233)", "rgb(230, 159, 0)"], "a chip has its region's colour"
+    explorer.screenshot(path=tmp_path / "other_token.png")
