@@ -18,6 +18,7 @@ from helpers.drawn import Drawn, load
 from helpers.metrics import appearance, concepts, drag, layout
 from helpers.metrics.clip_score import clip_score
 from helpers.metrics.judge import Found, Judge
+from helpers.metrics.quality import Quality
 from helpers.miniature.benchmark import Case, load_captioned, load_scenes
 from helpers.miniature.combined import load_combined
 from helpers.miniature.drags import Case as Drag
@@ -116,6 +117,14 @@ def of_prompts(drawn: Drawn, judge: Judge) -> Scored:
     return judge_images(drawn, scenes[: len(drawn.rows)], judge, Similarity.load(weights("judge-clip")))
 
 
+def of_layouts(drawn: Drawn, judge: Judge) -> Scored:
+    """Images of benchmark scenes, with clip_iqa, their quality."""
+    scored = of_prompts(drawn, judge)
+    quality = Quality.load(Similarity.load(weights("judge-clip")))(drawn.images)
+    rows = [row | {"clip_iqa": float(p)} for row, p in zip(scored.rows, quality, strict=True)]
+    return Scored(rows, scored.found, scored.features)
+
+
 def of_drags(drawn: Drawn, judge: Judge) -> Scored:
     """Edited pictures; the settings say whether the sources were rendered or drawn."""
     return judge_drags(drawn, load_drags("test", drawn.settings["source"])[: len(drawn.rows)], judge)
@@ -133,7 +142,13 @@ def of_combinations(drawn: Drawn, judge: Judge) -> Scored:
     return Scored(rows, asked.found, asked.features)
 
 
-VERDICTS = {"dga": of_prompts, "dca": of_prompts, "dma": of_drags, "combinations": of_combinations}
+VERDICTS = {
+    "dga": of_prompts,
+    "dca": of_prompts,
+    "dma": of_drags,
+    "combinations": of_combinations,
+    "layout": of_layouts,
+}
 
 
 def main(experiment: str, case: str) -> None:
