@@ -99,6 +99,8 @@ class ILGD(Guidance):
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}: use one of {', '.join(LOSSES)}")
         self.layouts, self.injection, self.weight = list(layouts), injection, weight
+        if not weight:
+            self.energy = None  # no gradient, so none is paid for
         self.injection_window, self.window, self.strength, self.loss = injection_window, window, strength, loss
 
     def settings(self) -> dict:

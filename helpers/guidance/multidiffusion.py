@@ -39,6 +39,10 @@ class MultiDiffusion(Guidance):
 
     def setup(self, job: Job) -> None:
         self._regions = Regions.of(job, self.layouts, "MultiDiffusion")
+        if len(self.prompts) != len(job.prompts):
+            raise ValueError(
+                f"MultiDiffusion has prompts for {len(self.prompts)} of {len(job.prompts)} images: give each its list"
+            )
         for k, (texts, layout) in enumerate(zip(self.prompts, self.layouts, strict=True)):
             if len(texts) != len(layout.regions) + 1:
                 raise ValueError(
@@ -58,40 +62,36 @@ class MultiDiffusion(Guidance):
         """(n, N, 4, h, w): latents of plain pictures, a colour of its own for every region, by the image's seed."""
         height, width = job.backbone.image_size
         most = self._regions.valid.size(1)
-        colours = [torch.rand(most, 3, generator=torch.Generator().manual_seed(seed)) for seed in job.seeds]
+        colours = [torch.rand(most, 3, generator=_generator(seed, 0)) for seed in job.seeds]
         pictures = torch.stack(colours)[..., None, None].expand(-1, -1, -1, height, width)
         pictures = pictures.to(job.backbone.device, job.backbone.dtype)
         return torch.stack([job.backbone.encode(of_image) for of_image in pictures])
 
-    def _views(self, ctx: Ctx) -> list[torch.Tensor]:
-        """x_t^i of every region."""
-        most = self._regions.valid.size(1)
-        if ctx not in Window(0.0, self.bootstrap):
-            return [ctx.x_t] * most
-        masks, plain = self._masks[ctx.index], self._plain[ctx.index]
-        noise = torch.stack(
-            [
-                torch.randn(plain.shape[1:], generator=torch.Generator().manual_seed(ctx.job.seeds[k] * 1000 + ctx.i))
-                for k in ctx.index
-            ]
-        ).to(ctx.x_t)
-        noised = ctx.alpha_bar.sqrt() * plain + ctx.sigma * noise
-        return [masks[:, n] * ctx.x_t + (1 - masks[:, n]) * noised[:, n] for n in range(most)]
+    def _views(self, ctx: Ctx) -> torch.Tensor:
+        """x_t^i of every region while bootstrapping: (B, N, 4, h, w)."""
+        masks, plain = self._masks[ctx.index, :-1], self._plain[ctx.index]
+        noise = [torch.randn(plain.shape[1:], generator=_generator(ctx.job.seeds[k], ctx.i + 1)) for k in ctx.index]
+        noised = ctx.alpha_bar.sqrt() * plain + ctx.sigma * torch.stack(noise).to(ctx.x_t)
+        return masks * ctx.x_t[:, None] + (1 - masks) * noised
 
     def branches(self, ctx: Ctx) -> list[Branch]:
-        views = [*self._views(ctx), ctx.x_t]
-        found = []
-        for n, (text, view) in enumerate(zip(self._texts, views, strict=True)):
-            found += [
-                Branch(f"region {n}", ctx.rows(text), view),
-                Branch(f"no region {n}", ctx.rows(self._uncond), view),
-            ]
-        return found
+        uncond, texts = ctx.rows(self._uncond), [ctx.rows(text) for text in self._texts]
+        if ctx not in Window(0.0, self.bootstrap):
+            return [Branch("uncond", uncond), *(Branch(f"region {n}", text) for n, text in enumerate(texts))]
+        views = list(self._views(ctx).unbind(1))
+        regions = [Branch(f"region {n}", text, view) for n, (text, view) in enumerate(zip(texts, views, strict=False))]
+        plain = [Branch(f"no region {n}", uncond, view) for n, view in enumerate(views)]
+        return [Branch("uncond", uncond), *regions, Branch(f"region {len(views)}", texts[-1]), *plain]
 
     def combine(self, pred: torch.Tensor, ctx: Ctx) -> torch.Tensor:
         total, weight = 0.0, 0.0
         for n in range(len(self._texts)):
-            uncond, mask = ctx.preds[f"no region {n}"], self._masks[ctx.index, n]
+            mask, uncond = self._masks[ctx.index, n], ctx.preds.get(f"no region {n}", ctx.preds["uncond"])
             total = total + mask * (uncond + self.cfg_scale * (ctx.preds[f"region {n}"] - uncond))
             weight = weight + mask
         return total / weight
+
+
+def _generator(seed: int, n: int) -> torch.Generator:
+    """Random numbers of an image that are not those of any x_T; n: which, less than 1001."""
+    return torch.Generator().manual_seed(2**40 + 1001 * seed + n)
