@@ -28,8 +28,14 @@ TERMS = ("coverage", "size", "distance")
 BASE, METHOD = "#7a7a7a", "#0072b2"
 LESS_IS_BETTER = {
     "kernel_distance", "frechet", "extra_objects", "size_error", "distance_error", "drag_md", "center_dist", "nfe",
-    "seconds",
+    "seconds", "peak_mb",
 }  # fmt: skip
+NEITHER = {"contrast", "saturation"}  # far from the baseline's is bad, in either direction
+
+
+def arrow(name: str) -> str:
+    """Which way a metric is better."""
+    return "" if name in NEITHER else "↓" if name in LESS_IS_BETTER else "↑"
 
 
 def use_style() -> None:
@@ -337,7 +343,7 @@ def cases_plot(metrics: Metrics, names: Sequence[str], title: str) -> Figure:
         style = {"estimator": "median", "errorbar": ("pi", 100), "linestyle": "none", "markersize": 5}
         sns.pointplot(frame, x=name, y="case", color=METHOD, ax=ax, err_kws={"linewidth": 2}, **style)
         ax.axvline(metrics["none"][name]["mean"], color=BASE, ls="--", lw=1)
-        ax.set(ylabel="", xlabel=f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}")
+        ax.set(ylabel="", xlabel=f"{name} {arrow(name)}")
     fig.suptitle(title, fontsize=10)
     return fig
 
@@ -385,7 +391,7 @@ def curves_plot(curves: Mapping[str, Metrics], names: Mapping[str, str], title: 
         ax.fill_between(x, lo, hi, color=METHOD, alpha=0.2, lw=0)
         ax.axhline(values["none"][name]["mean"], color=BASE, ls="--", lw=1)
         ax.set_title(curve.replace("_", " "), fontsize=9)
-        ax.set_ylabel(f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", fontsize=8)
+        ax.set_ylabel(f"{name} {arrow(name)}", fontsize=8)
         ax.tick_params(labelsize=8)
     for ax in axes[len(curves) :]:
         ax.set_axis_off()
@@ -406,7 +412,7 @@ def tradeoff_plot(sweeps: Mapping[str, Metrics], names: Mapping[str, str], title
         ax.plot(x, y, "o-", color=METHOD)
         for value, place in zip(order, zip(x, y, strict=True), strict=True):
             ax.annotate(value, place, (5, 4), textcoords="offset points", fontsize=8)
-        ax.set(xlabel="kernel distance ↓", ylabel=f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}", title=module)
+        ax.set(xlabel="kernel distance ↓", ylabel=f"{name} {arrow(name)}", title=module)
     fig.suptitle(title, fontsize=10)
     return fig
 
@@ -431,7 +437,7 @@ def ablation_table(
         verdicts, vmin=-1, vmax=1, cmap=colors, annot=np.array(texts), fmt="", cbar=False, linewidths=2,
         annot_kws={"fontsize": 8.5, "color": "black"}, ax=ax,
     )  # fmt: skip
-    ax.set_xticklabels([f"{name} {'↓' if name in LESS_IS_BETTER else '↑'}" for name in names], fontsize=9)
+    ax.set_xticklabels([f"{name} {arrow(name)}" for name in names], fontsize=9)
     ax.set_yticklabels(list(metrics), rotation=0, fontsize=9)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -441,7 +447,7 @@ def ablation_table(
 
 def _verdict(name: str, diff: Mapping) -> int:
     """1 where the interval of a difference says better, -1 where it says worse, 0 where it includes zero."""
-    if pd.isna(diff["mean"]):
+    if pd.isna(diff["mean"]) or name in NEITHER:
         return 0
     return (-1 if name in LESS_IS_BETTER else 1) * ((diff["lo"] > 0) - (diff["hi"] < 0))
 

@@ -61,7 +61,7 @@ class Sampling(_Block):
 class StrengthBlock(_Block):
     """rule: a name in helpers.guidance.strength.STRENGTHS. clip: largest rms of an update, null for none."""
 
-    rule: Literal["raw", "unit", "polyak", "matched"]
+    rule: Literal["raw", "exploding", "unit", "polyak", "matched"]
     scale: Weight
     clip: Positive | None
 
@@ -219,6 +219,65 @@ class DMABlock(Experiment):
     cases: dict[str, DragCase]
 
 
+Option = float | str | tuple[float, float]
+
+
+class MethodCase(Case):
+    """method: a name in helpers.experiments.layout.METHODS. options: arguments of that method which are not its own
+    defaults; a window is [start, stop]."""
+
+    method: str
+    options: dict[str, Option] = {}
+
+
+class LayoutBlock(Experiment):
+    """search: per case the options that are tried instead of its own on the dev split, as many for each; the best by
+    box IoU draws <case>_tuned. tuned: which of these the pipeline runs.
+    """
+
+    tuned: tuple[str, ...]
+    cases: dict[str, MethodCase]
+    search: dict[str, tuple[dict[str, Option], ...]]
+
+    @model_validator(mode="after")
+    def _fair(self):
+        lost = next((name for name in self.tuned if name not in self.search), None)
+        if lost:
+            raise ValueError(f"{lost!r} shall be tuned, but nothing is searched for it: state its options")
+        for name, tried in self.search.items():
+            self.case(name)
+            if len(tried) != len(next(iter(self.search.values()))):
+                raise ValueError(f"the search tries {len(tried)} options of {name!r}: every method gets as many")
+        return self
+
+
+class Ablation(_Block):
+    """Every combination of the values of `grid`, on the first test cases; a key is an option of the method, or one of
+    method, split, layout and size. options: what stays fixed."""
+
+    grid: dict[str, tuple[Option, ...]] = Field(min_length=1)
+    options: dict[str, Option] = {}
+
+
+class IlgdBlock(_Block):
+    """run: which ablations the pipeline draws."""
+
+    run: tuple[str, ...]
+    ablations: dict[str, Ablation]
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        for name in self.run:
+            self.ablation(name)
+        return self
+
+    def ablation(self, name: str) -> Ablation:
+        """An ablation; ValueError naming the known ones."""
+        if name not in self.ablations:
+            raise ValueError(f"unknown ablation {name!r}: use one of {', '.join(self.ablations)}")
+        return self.ablations[name]
+
+
 class Curve(_Block):
     """One knob of one module turned through `values`, everything else as in the case `full` of its experiment.
 
@@ -305,6 +364,8 @@ class Params(_Block):
     dma: DMABlock
     combinations: CombinationsBlock
     robustness: RobustnessBlock
+    layout: LayoutBlock
+    ilgd: IlgdBlock
     training: Training
 
     @model_validator(mode="after")

@@ -7,13 +7,22 @@ from pathlib import Path
 from helpers import figures
 from helpers.metrics.judge import Judge
 from helpers.metrics.parsing import parser_metrics
+from helpers.metrics.quality import HEAD
 from helpers.params import load
 from helpers.paths import FIGURES, MODELS, ROOT, weights
-from helpers.reports import combinations, dca, dga, dma, perception, robustness
+from helpers.reports import combinations, dca, dga, dma, ilgd, layout, perception, robustness
 from helpers.score import reference_features
 from helpers.summary import plain
 
-EXPERIMENTS = {"dga": dga, "dca": dca, "dma": dma, "combinations": combinations, "robustness": robustness}
+EXPERIMENTS = {
+    "dga": dga,
+    "dca": dca,
+    "dma": dma,
+    "combinations": combinations,
+    "robustness": robustness,
+    "layout": layout,
+    "ilgd": ilgd,
+}
 
 
 def miniature_metrics(folder: Path) -> dict:
@@ -23,7 +32,8 @@ def miniature_metrics(folder: Path) -> dict:
     parts = [json.loads(path.read_text()) for path in sorted(MODELS.glob("*/metrics.json"))]
     trained = {model: numbers for part in parts for model, numbers in part.items()}
     parser = parser_metrics(ROOT / "tests" / "everyday_captions.txt")
-    return trained | {"detector": perception.write(folder), "parser": parser}
+    quality = json.loads(HEAD.read_text())["metrics"]
+    return trained | {"detector": perception.write(folder), "parser": parser, "quality": quality}
 
 
 def write(folder: Path) -> None:

@@ -43,6 +43,8 @@ def test_the_file_is_valid_and_profiles_can_be_chosen():
         ("layout: masks", "layout: circles", "'boxes' or 'masks'"),
         ("rule: ", "rule: strong_", "dga.strength.rule"),
         ("layout: null", "layout: null, weight: 3", "not guided"),
+        ("tuned: [dga,", "tuned: [none, dga,", "'none' shall be tuned, but nothing is searched for it"),
+        ("run: [injection,", "run: [injektion,", "unknown ablation 'injektion': use one of injection, loss_strength"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path, old, new, said):

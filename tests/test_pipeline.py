@@ -20,8 +20,12 @@ CASES = {  # of every experiment, what runs in the smoke profile
     "dma": ["none", "full"],
     "combinations": ["none", "source", "text_layout_drag"],
     "robustness": ["segmenter_error", "strength_drag"],
+    "layout": ["none", "ilgd", "boxdiff"],
+    "ilgd": ["injection"],
 }
-CURVES = CASES["robustness"]
+CURVES, ABLATIONS = CASES["robustness"], CASES["ilgd"]
+SEARCHED = ["ilgd", "boxdiff"]  # of the experiment layout
+TUNED = [f"{case}_tuned" for case in SEARCHED]
 
 
 def call(folder: Path, *command: str) -> str:
@@ -63,7 +67,9 @@ def left_out(dep: str) -> bool:
     """Is it the result of a case that does not run in the smoke profile?"""
     place = dep.split("/")
     experiment, case = place[:2][-1], place[-1]
-    return experiment in CASES and case not in (*CASES[experiment], "sweep")
+    if place[:3] == ["results", "layout", "search"]:
+        return case not in SEARCHED
+    return experiment in CASES and case not in (*CASES[experiment], "sweep", *TUNED)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,7 @@ def smoke(clone) -> str:
     text = re.sub(r"profile: \w+", "profile: smoke", text, count=1)
     for experiment, cases in CASES.items():
         text = re.sub(rf"(?ms)^({experiment}:.*?\brun: )\[.*?\]", rf"\1[{', '.join(cases)}]", text, count=1)
+    text = re.sub(r"(?ms)^(layout:.*?\btuned: )\[.*?\]", rf"\1[{', '.join(SEARCHED)}]", text, count=1)
     (clone / "params.yaml").write_text(text)
     spec = yaml.safe_load((clone / "dvc.yaml").read_text())
     report = spec["stages"]["report"]
@@ -89,21 +96,29 @@ def test_the_smoke_profile_runs_every_stage(clone, smoke):
     placed = ("box_iou", "mask_iou", "box_ap50", "recall", "color_acc", "clip_score")
     dragged = ("drag_md", "center_dist", "edit_fidelity", "background_psnr")
     own = {"dga": placed, "dca": ("attribute_acc", "relation_acc", *placed), "dma": dragged}
-    own["combinations"] = own["dca"] + dragged
+    own |= {"combinations": own["dca"] + dragged, "layout": ("attribute_acc", "clip_iqa", *placed)}
     for experiment in own:
-        cases = CASES[experiment]
-        stages = {f"{kind}_{experiment}@{case}" for kind in ("sample", "score") for case in cases}
+        cases = CASES[experiment] + (TUNED if experiment == "layout" else [])
+        stages = {f"{kind}_{experiment}@{case}" for kind in ("sample", "score") for case in CASES[experiment]}
         assert stages <= ran(smoke)
         assert set(metrics[experiment]) == set(cases)
         for case in cases:
             for name in (*own[experiment], "kernel_distance", "nfe", "seconds"):
                 assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics[experiment][case][name]), (case, name)
-    assert {"sweep_dga", "perception", "report", *(f"robustness@{curve}" for curve in CURVES)} <= ran(smoke)
-    assert set(metrics["robustness"]) == set(CURVES)
-    for values in metrics["robustness"].values():
-        assert len(values) == 3 and all("diff" in entries["kernel_distance"] for entries in values.values())
+    kinds = ("search_layout", "sample_layout_tuned", "score_layout_tuned")
+    assert {f"{kind}@{case}" for kind in kinds for case in SEARCHED} <= ran(smoke)
+    named = [f"robustness@{curve}" for curve in CURVES] + [f"ilgd@{ablation}" for ablation in ABLATIONS]
+    assert {"sweep_dga", "perception", "quality", "report", *named} <= ran(smoke)
+    for experiment, count in {"robustness": 3, "ilgd": 2}.items():
+        assert set(metrics[experiment]) == set(CASES[experiment])
+        for values in metrics[experiment].values():
+            assert len(values) == count and all("diff" in entries["kernel_distance"] for entries in values.values())
+    for case, found in metrics["layout"].items():
+        assert {"mean", "lo", "hi", "n"} == set(found["iou_gain"]), case
+        assert {"diff_attention", "diff_boxdiff"} <= set(found["box_iou"]), case
     assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
     assert 0 <= metrics["miniature"]["detector"]["ap50_x0"] <= 1
+    assert 0.5 < metrics["miniature"]["quality"]["auc"] <= 1
 
 
 def test_the_second_time_nothing_runs(clone, smoke):

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from helpers.miniature.autoencoder import reconstruct
 from helpers.miniature.judge import draw
 from helpers.miniature.malformed import TESTING, TRAINING, malformed
-from helpers.miniature.world import random_scene, render
+from helpers.miniature.world import random_scene, render, sprite
 from helpers.paths import weights
 
 SEEDS = {"fit": 71, "held-out": 72}
@@ -16,8 +16,10 @@ SEEDS = {"fit": 71, "held-out": 72}
 
 def _malformed(image: torch.Tensor, scene, rng, generators) -> torch.Tensor:
     """One object of the scene replaced by a malformed shape."""
-    from_scene = [(malformed(generators, t.side, rng), None, t.x, t.y) for t in scene.things[:1]]
-    picture = draw(scene.background, from_scene)[0]
+    first, *others = scene.things
+    patches = [(malformed(generators, first.side, rng), None, first.x, first.y)]
+    patches += [(sprite(t.kind, t.color, t.pattern, t.side), t, t.x, t.y) for t in others]
+    picture = draw(scene.background, patches)[0]
     return torch.from_numpy(picture).permute(2, 0, 1).float()
 
 

@@ -1,0 +1,115 @@
+"""The experiment `layout` in numbers and figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import attention_figures, figures, layout_figures
+from helpers.metrics import stats
+from helpers.miniature.benchmark import Case, load_captioned
+from helpers.params import Params
+from helpers.paths import RESULTS
+from helpers.reports.common import about, experiment_metrics, table
+from helpers.score import Scored, load_score
+from helpers.summary import plain
+from helpers.trace import Trace
+
+LAYOUT = RESULTS / "layout"
+GUIDED = ("none", "dga", "ilgd_dga")  # not by attention alone
+PLACED = ("box_iou", "mask_iou", "box_ap50", "recall", "attribute_acc", "extra_objects")
+LOOKS = ("clip_score", "clip_iqa", "kernel_distance", "frechet", "contrast", "saturation", "nfe", "seconds", "peak_mb")
+SHOWN = ("none", "boxdiff_tuned", "layout_guidance_tuned", "ilgd_tuned", "dga_tuned", "ilgd_dga_tuned")
+OVERLAP, ELONGATED = 0.02, 1.3  # share of the smaller box in another; ratio of a box's sides
+
+
+def by_attention(case: str) -> bool:
+    """Does the case place objects by attention alone?"""
+    return case.removesuffix("_tuned") not in GUIDED
+
+
+def best_attention(scored: Mapping[str, Scored]) -> str:
+    """The tuned case with the largest box IoU among those by attention alone."""
+    tuned = [case for case in scored if case.endswith("_tuned") and by_attention(case)]
+    return max(tuned, key=lambda case: np.mean([row["box_iou"] for row in scored[case].rows]))
+
+
+def gain(scored: Scored, baseline: Scored, metric: str) -> dict[str, float]:
+    """How much larger the metric's mean is, as a share of the baseline's: {"mean", "lo", "hi", "n"} over prompts."""
+    ours, theirs = (np.array([row[metric] for row in found.rows]) for found in (scored, baseline))
+    return stats.bootstrap(lambda counts: (counts @ ours) / max(counts @ theirs, 1e-9) - 1, len(ours))
+
+
+def kinds_of(scene: Case) -> dict[str, bool | int]:
+    """What a layout is like: how many objects, do boxes overlap, is one elongated."""
+    boxes = np.array([region.box for region in scene.layout.regions])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1) / np.minimum(sides.prod(-1)[:, None], sides.prod(-1)[None])
+    np.fill_diagonal(shared, 0)
+    return {
+        "objects": len(boxes),
+        "overlapping": bool(shared.max() > OVERLAP),
+        "elongated": bool(np.maximum(sides[:, 0] / sides[:, 1], sides[:, 1] / sides[:, 0]).max() > ELONGATED),
+    }
+
+
+def by_kind(scored: Mapping[str, Scored], scenes: Sequence[Case]) -> pd.DataFrame:
+    """Box IoU of every case on layouts of one kind, with its interval."""
+    kinds = {scene.id: kinds_of(scene) for scene in scenes}
+    rows = []
+    for case, found in scored.items():
+        for kind in ("objects", "overlapping", "elongated"):
+            values = [kinds[row["id"]][kind] for row in found.rows]
+            for value in sorted(set(values)):
+                chosen = [row["box_iou"] for row, v in zip(found.rows, values, strict=True) if v == value]
+                rows.append({"case": case, "kind": kind, "value": value, **stats.mean(chosen)})
+    return pd.DataFrame(rows)
+
+
+def write(folder: Path, params: Params, reference) -> dict:
+    """Tables and pictures into `folder`; returns the metrics.
+
+    diff: to the case none. diff_attention: to the best by attention alone. diff_boxdiff: to BoxDiff, defaults with
+    defaults and tuned with tuned. The metric iou_gain is how much larger box IoU is than that of the best by attention.
+    """
+    cases = [*params.layout.run, *(f"{case}_tuned" for case in params.layout.tuned)]
+    scored = {case: load_score(LAYOUT / "score" / case) for case in cases}
+    scenes = load_captioned("test", "short")
+    best = best_attention(scored)
+    boxdiff = {case: "boxdiff_tuned" if case.endswith("_tuned") else "boxdiff" for case in scored}
+    baselines = {
+        "diff": dict.fromkeys(scored, "none"),
+        "diff_attention": dict.fromkeys(scored, best),
+        "diff_boxdiff": boxdiff,
+    }
+    metrics = experiment_metrics(scored, dict.fromkeys(scored, scenes), baselines, reference)
+    for case, found in scored.items():
+        metrics[case]["iou_gain"] = gain(found, scored[best], "box_iou")
+    searches = {
+        case: json.loads((LAYOUT / "search" / case / "search.json").read_text()) for case in params.layout.tuned
+    }
+    table(plain(metrics), list(baselines)).to_csv(folder / "layout.csv", index=False)
+    by_kind(scored, scenes).round(4).to_csv(folder / "layout_by_kind.csv", index=False)
+    layout_figures.search_table(searches).to_csv(folder / "layout_search.csv", index=False)
+    draw(folder, params, metrics, scored, searches)
+    return metrics
+
+
+def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored], searches: dict) -> None:
+    shown = [case for case in SHOWN if case in scored]
+    traces = {case: Trace.load(LAYOUT / "sample" / case / "trace") for case in shown}
+    tuned = {case: traces[case] for case in shown if case.startswith(("none", "ilgd"))}
+    title = about(params)
+    pictures = {
+        "layout_cases": figures.case_grid(traces, {case: scored[case].rows for case in shown}, title),
+        "layout_table": figures.ablation_table(metrics, PLACED, title),
+        "layout_looks": figures.ablation_table(metrics, [name for name in LOOKS if name in metrics["none"]], title),
+        "layout_pareto": layout_figures.pareto_plot(metrics, title, by_attention),
+        "layout_search": layout_figures.search_plot(searches, title + ", dev split"),
+        "layout_attention": attention_figures.attention_grid(tuned, title),
+    }
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png", dpi=110)
