@@ -83,7 +83,7 @@ SQUARE, TALL, INSIDE = ("car", "red", 0, 0, 20, 20), ("tree", "red", 40, 0, 50, 
         ([SQUARE], 1, False, False),
         ([TALL], 1, False, True),
         ([("car", "red", 0, 0, 40, 20)], 1, False, True),
-        ([("car", "red", 0, 0, 30, 20)], 1, False, False),  # a ratio of 1.5 is none yet
+        ([("car", "red", 0, 0, 25, 20)], 1, False, False),  # a ratio of 1.25 is none yet
         ([SQUARE, TALL], 2, False, True),
         ([SQUARE, INSIDE], 2, True, False),
         ([INSIDE, SQUARE], 2, True, False),
@@ -377,8 +377,7 @@ def test_the_pipeline_makes_whatever_the_reports_read():
     needed |= {f"results/layout/sample/{name}" for name in (*layout_report.SHOWN, "ilgd")}
     needed |= {f"results/ilgd/{name}" for name in values["ilgd"]["run"]}
     assert needed == {dep for dep in deps if dep.startswith(("results/layout", "results/ilgd"))}
-    assert "results/quality" in deps and set(values["layout"]["run"]) == set(values["layout"]["cases"])
-    assert set(values["ilgd"]["run"]) == set(values["ilgd"]["ablations"])
+    assert "results/quality" in deps
 
 
 def test_less_of_every_cost_is_better():
