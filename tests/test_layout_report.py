@@ -377,7 +377,8 @@ def test_the_pipeline_makes_whatever_the_reports_read():
     needed |= {f"results/layout/sample/{name}" for name in (*layout_report.SHOWN, "ilgd")}
     needed |= {f"results/ilgd/{name}" for name in values["ilgd"]["run"]}
     assert needed == {dep for dep in deps if dep.startswith(("results/layout", "results/ilgd"))}
-    assert "results/quality" in deps
+    assert "results/quality" in deps and set(values["layout"]["run"]) <= set(values["layout"]["cases"])
+    assert set(values["ilgd"]["run"]) <= set(values["ilgd"]["ablations"])
 
 
 def test_less_of_every_cost_is_better():
