@@ -219,13 +219,14 @@ class DMABlock(Experiment):
     cases: dict[str, DragCase]
 
 
-Option = float | str | tuple[float, float]
+Option = int | float | str | tuple[float, float]
 
 
 class MethodCase(Case):
     """method: a name in helpers.experiments.layout.METHODS. options: arguments of that method which are not its own
-    defaults; a window is [start, stop]."""
+    defaults; a window is [start, stop]. images: every method is drawn on the same ones."""
 
+    images: Literal["headline"]
     method: str
     options: dict[str, Option] = {}
 

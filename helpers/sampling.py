@@ -73,7 +73,7 @@ def sample(
     records chosen images. strict: a gradient that is not finite raises FloatingPointError; otherwise that image's
     update is skipped and said in Run.warnings. ValueError for wrong arguments.
     """
-    job = _job(backbone, prompts, seeds, steps, batch, guidance)
+    job = _job(backbone, prompts, seeds, steps, batch, guidance, strict)
     job.cost.start(backbone.device)
     with torch.no_grad():
         job.text = job.encode([prompt.text for prompt in job.prompts])
@@ -85,7 +85,7 @@ def sample(
             trace.begin(job, guidance)
         run = Run(None, None, [p.text for p in job.prompts], job.seeds, job.cost)
         parts = [
-            _denoise(job, list(range(n, min(n + batch, len(job.seeds)))), guidance, trace, strict, run)
+            _denoise(job, list(range(n, min(n + batch, len(job.seeds)))), guidance, trace, run)
             for n in range(0, len(job.seeds), batch)
         ]
     run.latents, run.images = (torch.cat(kind).float().cpu() for kind in zip(*parts, strict=True))
@@ -101,7 +101,7 @@ def initial_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> 
     return torch.stack(noise).to(backbone.device, backbone.dtype)
 
 
-def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
+def _job(backbone, prompts, seeds, steps, batch, guidance, strict) -> Job:
     """Checked arguments."""
     prompts = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
     prompts = [Prompt(text=p) if isinstance(p, str) else p for p in prompts]
@@ -129,10 +129,10 @@ def _job(backbone, prompts, seeds, steps, batch, guidance) -> Job:
     if not 1 <= steps <= most:
         raise ValueError(f"steps={steps} must be between 1 and {most}, what the model was trained with")
     scheduler.set_timesteps(steps, device=backbone.device)
-    return Job(backbone, prompts, seeds, scheduler, Cost(images=len(prompts)))
+    return Job(backbone, prompts, seeds, scheduler, Cost(images=len(prompts)), strict=strict)
 
 
-def _denoise(job, index, guidance, trace, strict, run):
+def _denoise(job, index, guidance, trace, run):
     """The loop over t for the images `index`; returns (latents, images)."""
     backbone, scheduler = job.backbone, copy.deepcopy(job.scheduler)
     generators = [torch.Generator().manual_seed(job.seeds[k]) for k in index]
@@ -158,9 +158,10 @@ def _denoise(job, index, guidance, trace, strict, run):
                     found = {method: method.energy(ctx) for method in energies}
                 pred = ctx.pred.detach()
                 if found:
-                    update = gradient_update(ctx, found, strict)
+                    update = gradient_update(ctx, found)
                     pred = backbone.shift(pred, update.eps, t)
                     _note(ctx, update, run)
+            _warn(ctx, run)
             _record(ctx, pred, found, guidance, trace, run)
             x_t = x_t.detach()
             if again and refines:
@@ -218,7 +219,10 @@ def _note(ctx: Ctx, update: Update, run: Run) -> None:
     _curve(run, "update_rms", ctx, rms(update.eps).flatten())
     for pair, values in update.cosines.items():
         _curve(run, f"cosine.{pair}", ctx, values)
-    for message in update.skipped:
+
+
+def _warn(ctx: Ctx, run: Run) -> None:
+    for message in ctx.skipped:
         run.warnings.append(f"{message}; its update was skipped")
         warnings.warn(run.warnings[-1], stacklevel=4)
 

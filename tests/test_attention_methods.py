@@ -408,7 +408,7 @@ def descended(backbone, ctx, above=0.0, rate=1.0, most=1):
         asked.append(index)
         return torch.stack([1 - maps[..., 3].mean((1, 2)) for maps in seen.of(Layers()).values()]).mean(0)
 
-    return *descend(ctx, Layers(), loss, rate, most, above), asked
+    return *descend(ctx, "looks", Layers(), loss, rate, most, above), asked
 
 
 def test_an_image_that_fulfils_its_goal_is_not_moved(tiny):
@@ -434,6 +434,47 @@ def test_descent_is_along_the_gradient_and_lowers_the_loss(tiny):
     torch.testing.assert_close(moved - ctx.x_t, 2 * (half - ctx.x_t), rtol=1e-3, atol=1e-6)
     twice, _, _ = descended(tiny, start(tiny), rate=30.0, most=2)
     torch.testing.assert_close(twice, descended(tiny, start(tiny, x_t=moved), rate=30.0)[0])
+
+
+class Broken(LayoutGuidance):
+    """Whose loss of the run's second image is not a number."""
+
+    def before(self, ctx):
+        def loss(seen, index):
+            found = outside(seen, self._regions.part(index), self.looks_at)
+            return found * torch.where(torch.tensor(index) == 1, torch.nan, 1.0)
+
+        return descend(ctx, self.name, self.looks_at, loss, 30.0)[0]
+
+
+def test_a_descent_along_no_number_is_skipped_and_named(mini):
+    args = {"steps": 4, "seeds": [5, 6]}
+    with pytest.warns(
+        UserWarning, match=r"image 1 \(seed 6\), step 0 of 4: the gradient of broken \(loss nan\) is not"
+    ):
+        run = sample(mini, PROMPTS, [CFG(), Broken(LAYOUTS, window=Window(0, 0.25))], **args)
+    plain = sample(mini, PROMPTS, [CFG()], **args)
+    assert run.warnings == [
+        "image 1 (seed 6), step 0 of 4: the gradient of broken (loss nan) is not finite; its update was skipped"
+    ]
+    assert not torch.equal(run.images[0], plain.images[0])
+    torch.testing.assert_close(run.images[1], plain.images[1], atol=1e-4, rtol=0)
+    with pytest.raises(FloatingPointError, match=r"image 1 \(seed 6\), step 0 of 4.*: lower the weight"):
+        sample(mini, PROMPTS, [CFG(), Broken(LAYOUTS)], strict=True, **args)
+
+
+@pytest.mark.parametrize("method", [AttendExcite(LAYOUTS, refined={}), BoxDiff(LAYOUTS), LayoutGuidance(LAYOUTS)])
+def test_a_descent_leaves_the_loops_own_evaluation_alone(mini, method):
+    """Which then runs the fused kernels, without a graph."""
+    recorded = []
+
+    class Look(CFG):
+        def combine(self, pred, ctx):
+            recorded.append((dict(ctx.attention.maps), pred.requires_grad))
+            return super().combine(pred, ctx)
+
+    sample(mini, PROMPTS, [Look(), method], steps=2)
+    assert recorded == [({}, False)] * 2
 
 
 def test_images_descend_independently_of_their_batch(tiny):
@@ -623,7 +664,7 @@ def test_layout_guidance_stops_at_the_energy_that_is_asked_for(mini):
 
 def test_layout_guidance_reads_mid_and_up_blocks_and_moves_by_the_variance(mini):
     ctx = start(mini)
-    with attention(mini.pipe.unet, (16, 16), 2, [LayoutGuidance.layers]) as seen:
+    with attention(mini.pipe.unet, (16, 16), 2, [LayoutGuidance.looks_at]) as seen:
         mini.predict(ctx.x_t, ctx.t, ctx.job.text)
     assert sorted((site.place, site.rank) for site in seen.maps) == [("mid", 0), *[("up", 0)] * 2, *[("up", 1)] * 2]
     ways = {}
@@ -631,9 +672,9 @@ def test_layout_guidance_reads_mid_and_up_blocks_and_moves_by_the_variance(mini)
         method = LayoutGuidance(LAYOUTS, scale=30.0, most=1)
         step = start(mini, [method], t=t)
         step.x_t.requires_grad_()
-        with attention(mini.pipe.unet, (16, 16), 2, [method.layers]) as seen:
+        with attention(mini.pipe.unet, (16, 16), 2, [method.looks_at]) as seen:
             mini.predict(step.x_t, step.t, step.job.text)
-            (grad,) = torch.autograd.grad(outside(seen, regions_of(mini, *LAYOUTS), method.layers).sum(), step.x_t)
+            (grad,) = torch.autograd.grad(outside(seen, regions_of(mini, *LAYOUTS), method.looks_at).sum(), step.x_t)
         ways[t] = method.before(step) - step.x_t.detach()
         expected = -30 * (1 - mini.alpha_bar(t)) * grad
         torch.testing.assert_close(ways[t], expected, rtol=1e-3, atol=1e-5)

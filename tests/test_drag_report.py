@@ -210,7 +210,7 @@ def test_drags_of_drawn_sources_are_scored_against_their_own_cases(judge):
 @pytest.fixture
 def few_draws(monkeypatch):
     """Intervals from few resamples."""
-    monkeypatch.setattr(summary.stats, "bootstrap", partial(summary.stats.bootstrap, draws=20))
+    monkeypatch.setattr(summary.stats, "resampled", partial(summary.stats.resampled, draws=20))
 
 
 def reference(n=30):
@@ -226,7 +226,7 @@ def test_drags_have_no_precision_of_boxes_and_layouts_do(scored, few_draws, judg
     assert set(change) == set(found) and change["drag_md"]["hi"] < 0 < change["edit_fidelity"]["lo"]
     scenes = [case.scene for case in load_combined("test")[:2]]
     layouts = score.Scored(scored["full"].rows[:2], scored["full"].found[:2], scored["full"].features[:2])
-    assert {"box_ap50", "box_ap"} <= set(summary.statistics(layouts, scenes, reference()))
+    assert {"box_ap50", "box_ap"} <= set(summary.evaluate(layouts, scenes, reference()).drawn)
 
 
 # --- figures of drags ------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_dga_acts_as_the_full_case_of_its_own_experiment():
 def test_scale_and_times_of_dga_are_its_strength_and_its_repeats():
     again = PARAMS.dga.recurrence.model_copy(update={"noise": False})
     params = PARAMS.model_copy(update={"dga": PARAMS.dga.model_copy(update={"recurrence": again})})
-    (_, plain), (_, turned) = (made("dga", options, params=params) for options in ({}, {"scale": 3.0, "times": 2.0}))
+    (_, plain), (_, turned) = (made("dga", options, params=params) for options in ({}, {"scale": 3.0, "times": 2}))
     assert turned.strength == replace(plain.strength, scale=3.0)
     assert turned.recurrence == Recurrence(2, plain.recurrence.window, plain.recurrence.noise)
     assert isinstance(turned.recurrence.times, int)
@@ -169,13 +169,23 @@ def test_an_unknown_method_lists_the_known_ones():
         ("dga", "injection", "scale, times"),
         ("ilgd_dga", "bootstrap", "scale, times, injection, weight"),
         ("boxdiff", "weight", "scale, window, refined, most"),
-        ("composable", "cfg_scale", "scale, window"),
-        ("multidiffusion", "bootstraps", "cfg_scale, bootstrap, window"),
+        ("composable", "prompts", "scale, window"),
+        ("multidiffusion", "prompts", "cfg_scale, bootstrap, window"),
     ],
 )
 def test_an_option_of_another_method_lists_its_own(method, option, known):
-    with pytest.raises(ValueError, match=f"'{method}' has no option '{option}': use one of .*{known}"):
+    with pytest.raises(ValueError, match=f"'{method}' has no option '{option}': use one of {known}"):
         made(method, {option: 1.0})
+
+
+@pytest.mark.parametrize(("said", "rule"), [("unti 0.2", "unti"), ("", "")])
+def test_an_unknown_strength_rule_lists_the_known_ones(said, rule):
+    with pytest.raises(
+        ValueError, match=f"unknown strength rule '{rule}' in '{said}': use one of raw, exploding, unit"
+    ):
+        made("ilgd", {"strength": said})
+    assert made("ilgd", {"strength": "unit 0.2"})[1].strength == Unit(0.2)
+    assert made("ilgd", {"strength": "raw"})[1].strength == Raw()
 
 
 def test_layouts_are_boxes_unless_masks_are_asked_for():
@@ -248,18 +258,18 @@ def test_watching_adds_attention_over_boxes_and_changes_no_picture(tiny, segment
 
 def test_a_tuned_case_is_what_its_search_found(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "RESULTS", tmp_path)
-    found = {"method": "ilgd", "best": {"injection": 1.5, "injection_window": [0.0, 0.22]}, "tried": []}
+    found = {"method": "ilgd", "options": {"injection": 1.5, "injection_window": [0.0, 0.22]}}
     folder = tmp_path / "layout" / "search" / "ilgd_loss"
     folder.mkdir(parents=True)
-    (folder / "search.json").write_text(json.dumps(found))
-    assert chosen(PARAMS, "ilgd_loss_tuned") == ("ilgd", found["best"])
+    (folder / "best.json").write_text(json.dumps(found))
+    assert chosen(PARAMS, "ilgd_loss_tuned") == ("ilgd", found["options"])
     assert made(*chosen(PARAMS, "ilgd_loss_tuned"))[1].injection_window == Window(0, 0.22)
     assert chosen(PARAMS, "ilgd_loss") == ("ilgd", {"injection": 0.0}), "the case itself stays as it is"
 
 
 def test_a_case_that_was_not_searched_says_how(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "RESULTS", tmp_path)
-    path = tmp_path / "layout" / "search" / "boxdiff" / "search.json"
+    path = tmp_path / "layout" / "search" / "boxdiff" / "best.json"
     with pytest.raises(FileNotFoundError, match=re.escape(f"{path} is not there: run `dvc repro search_layout`")):
         chosen(PARAMS, "boxdiff_tuned")
     with pytest.raises(ValueError, match="unknown case 'boxdif': use one of none, dga"):

@@ -121,6 +121,26 @@ def test_kinds_of_the_benchmark_are_all_there():
     assert not kinds.overlapping[kinds.objects == 1].any()
 
 
+def test_a_difference_is_that_of_what_was_evaluated_alone(monkeypatch):
+    draws = 50
+    monkeypatch.setattr(summary.stats, "resampled", partial(summary.stats.resampled, draws=draws))
+    ours, theirs = scored(0.6, 0.2, 0.4, 0.5), scored(0.1, 0.3, 0.2, 0.2, 0.9)
+    part = theirs.part([row["id"] for row in ours.rows])
+    evaluated = [summary.evaluate(found, SCENES[:4], reference()) for found in (ours, part)]
+    change = evaluated[0].minus(evaluated[1])
+    assert change == summary.differences(ours, theirs, SCENES[:4], reference())
+    assert change["box_iou"]["mean"] == pytest.approx(0.225)
+    distances = [summary.KernelDistance(found.features, reference()) for found in (ours, part)]
+    drawn = [distances[0](counts) - distances[1](counts) for counts in summary.stats.counts(4, draws)]
+    width = np.subtract(*np.nanpercentile(drawn, [97.5, 2.5]))
+    assert change["kernel_distance"]["hi"] - change["kernel_distance"]["lo"] == pytest.approx(width)
+    with pytest.raises(ValueError, match="4 images cannot be paired with 5 of the baseline"):
+        evaluated[0].minus(summary.evaluate(theirs, SCENES[:5], reference()))
+    others = summary.evaluate(scored(0.1, 0.2, 0.3, 0.4, scenes=SCENES[1:]), SCENES[1:5], reference())
+    with pytest.raises(ValueError, match="cannot be paired with '.*' of the baseline: score the same"):
+        evaluated[0].minus(others)
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +206,7 @@ def test_a_cost_that_does_not_exist_leaves_its_case_out():
     assert [len(ax.texts) for ax in fig.axes] == [4, 3, 4]
 
 
-def found_by(method, *ious, best=0):
+def found_by(*ious, best=0):
     """A search that tried as many scales."""
     tried = [{"scale": 10.0 * k} if k else {} for k in range(len(ious))]
     numbers = ("recall", "kernel_distance", "attribute_acc", "seconds")
@@ -194,10 +214,10 @@ def found_by(method, *ious, best=0):
         {"options": options, "box_iou": entry(iou)} | {name: entry(iou / 2) for name in numbers}
         for options, iou in zip(tried, ious, strict=True)
     ]
-    return {"method": method, "best": tried[best], "tried": entries}
+    return {"best": tried[best], "tried": entries}
 
 
-SEARCHES = {"ilgd": found_by("ilgd", 0.2, 0.4, 0.3, best=1), "boxdiff": found_by("boxdiff", 0.5, 0.1)}
+SEARCHES = {"ilgd": found_by(0.2, 0.4, 0.3, best=1), "boxdiff": found_by(0.5, 0.1)}
 
 
 def test_the_table_of_the_search_marks_the_best():
@@ -314,7 +334,7 @@ def test_the_report_of_layouts_compares_with_the_prompt_with_boxdiff_and_with_th
     for name, ious in IOUS.items():
         score.save(scored(*ious, **COSTS, **LOOKS, **JUDGED), folder / "score" / name)
         traces["none" if name == "none" else "ilgd"].save(folder / "sample" / name / "trace")
-    searched(folder, **SEARCHES, ilgd_dga=found_by("ilgd_dga", 0.2, 0.3))
+    searched(folder, **SEARCHES, ilgd_dga=found_by(0.2, 0.3))
     block = PARAMS.layout.model_copy(
         update={"run": ("none", "ilgd", "boxdiff", "ilgd_dga"), "tuned": ("ilgd", "boxdiff", "ilgd_dga")}
     )
@@ -377,8 +397,9 @@ def test_the_pipeline_makes_whatever_the_reports_read():
     needed |= {f"results/layout/sample/{name}" for name in (*layout_report.SHOWN, "ilgd")}
     needed |= {f"results/ilgd/{name}" for name in values["ilgd"]["run"]}
     assert needed == {dep for dep in deps if dep.startswith(("results/layout", "results/ilgd"))}
-    assert "results/quality" in deps and set(values["layout"]["run"]) <= set(values["layout"]["cases"])
-    assert set(values["ilgd"]["run"]) <= set(values["ilgd"]["ablations"])
+    assert "results/quality" in deps and values["layout"]["run"] == list(values["layout"]["cases"])
+    assert values["layout"]["tuned"] == list(values["layout"]["search"]) == values["layout"]["run"][1:]
+    assert values["ilgd"]["run"] == list(values["ilgd"]["ablations"])
 
 
 def test_less_of_every_cost_is_better():

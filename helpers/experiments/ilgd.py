@@ -12,11 +12,10 @@ from helpers.backbones import Backbone
 from helpers.experiments.draw import draw_benchmark
 from helpers.experiments.layout import guidance_of
 from helpers.metrics.judge import Judge
-from helpers.miniature.benchmark import Case as Scene
 from helpers.miniature.benchmark import load_captioned
 from helpers.params import Ablation, Option, Params
-from helpers.score import Scored, judge_images
-from helpers.summary import differences, summarise
+from helpers.score import judge_images
+from helpers.summary import Evaluated, evaluate
 
 
 @dataclass(frozen=True)
@@ -52,20 +51,20 @@ def measure(params: Params, backbone: Backbone, segmenter, judge: Judge, referen
     and size, and label -> images (n, 3, 64, 64)."""
 
     @cache
-    def scored(split: str, size: tuple[int, int], label: str) -> tuple[Sequence[Scene], torch.Tensor, Scored]:
+    def scored(split: str, size: tuple[int, int], label: str) -> tuple[torch.Tensor, Evaluated]:
         point = by_label[label] if label != "none" else replace(chosen[0], method="none", options={}, masks=False)
         scenes = load_captioned(split, "short")[: params.profile.curve]
         methods = partial(guidance_of, params, point.method, point.options, segmenter=segmenter, masks=point.masks)
         drawn = draw_benchmark(params, backbone.at(*size), scenes, methods)
         drawn.images = F.interpolate(drawn.images, (64, 64), mode="bilinear", antialias=True).clamp(0, 1)
-        return scenes, drawn.images, judge_images(drawn, scenes, judge)
+        return drawn.images, evaluate(judge_images(drawn, scenes, judge), scenes, reference)
 
     by_label, entries, pictures = {point.label: point for point in chosen}, {}, {}
     for point in chosen:
         label = "none" if point.method == "none" else point.label
-        scenes, images, found = scored(point.split, point.size, label)
-        _, _, baseline = scored(point.split, point.size, "none")
-        entries[point.label], pictures[point.label] = summarise(found, scenes, reference), images
-        for name, diff in differences(found, baseline, scenes, reference).items():
+        images, found = scored(point.split, point.size, label)
+        _, baseline = scored(point.split, point.size, "none")
+        entries[point.label], pictures[point.label] = found.entries(), images
+        for name, diff in found.minus(baseline).items():
             entries[point.label][name]["diff"] = diff
     return entries, pictures

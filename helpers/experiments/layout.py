@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
-from pathlib import Path
 
 from helpers.backbones import Backbone
 from helpers.experiments import dga
@@ -54,17 +53,17 @@ def on_layouts(kind: type[Guidance]) -> Callable:
     return make
 
 
-def geometry(asked: Asked, scale: float | None = None, times: float | None = None) -> list[Guidance]:
+def geometry(asked: Asked, scale: float | None = None, times: int | None = None) -> list[Guidance]:
     """DGA as in the case `full` of its own experiment. scale, times: other than its strength and repeats there."""
     block = asked.params.dga
     case, steps = block.case("full"), recurrence(block.recurrence)
     method = dga.guidance_on(asked.params, case, asked.layouts, asked.segmenter)
     method.strength = method.strength if scale is None else replace(method.strength, scale=scale)
-    method.recurrence = steps if times is None else Recurrence(int(times), steps.window, steps.noise)
+    method.recurrence = steps if times is None else Recurrence(times, steps.window, steps.noise)
     return [asked.cfg, method]
 
 
-def both(asked: Asked, scale: float | None = None, times: float | None = None, **options) -> list[Guidance]:
+def both(asked: Asked, scale: float | None = None, times: int | None = None, **options) -> list[Guidance]:
     """iLGD and DGA: attention says where from the first steps on, the segmenter how exactly. options: of iLGD."""
     return [*geometry(asked, scale, times), ILGD(asked.layouts, **options)]
 
@@ -123,10 +122,11 @@ def guidance_of(
 
 
 def _options(method: str) -> list[str]:
-    """What can be set of a method: everything but its first argument."""
+    """What can be set of a method: everything that does not come from the scenes."""
     made = [METHODS[method], *filter(None, [OWN.get(method)])]
-    parameters = [parameter for kind in made for parameter in list(signature(kind).parameters.values())[1:]]
-    return [parameter.name for parameter in parameters if parameter.kind is not Parameter.VAR_KEYWORD]
+    parameters = [parameter for kind in made for parameter in signature(kind).parameters.values()]
+    given = ("asked", "layouts", "prompts")
+    return [p.name for p in parameters if p.kind is not Parameter.VAR_KEYWORD and p.name not in given]
 
 
 def _value(name: str, value: Option):
@@ -134,6 +134,8 @@ def _value(name: str, value: Option):
         return Window(*value)
     if name == "strength":  # such as "raw", or "unit 0.2"
         rule, _, scale = value.partition(" ")
+        if rule not in STRENGTHS:
+            raise ValueError(f"unknown strength rule {rule!r} in {value!r}: use one of {', '.join(STRENGTHS)}")
         return STRENGTHS[rule](float(scale or 1))
     return value
 
@@ -147,25 +149,21 @@ def watching(methods: Callable) -> Callable:
     return with_watch
 
 
+def chosen(params: Params, name: str) -> tuple[str, dict[str, Option]]:
+    """Method and options of a case of the experiment, or of "<case>_tuned": what the search found best."""
+    if name.endswith("_tuned"):
+        return tuned(name.removesuffix("_tuned"))
+    case: MethodCase = params.layout.case(name)
+    return case.method, dict(case.options)
+
+
 def tuned(case: str) -> tuple[str, dict[str, Option]]:
-    """Method and options of "<method>_tuned", as the search found them; FileNotFoundError says how to search."""
-    path = search_file(case.removesuffix("_tuned"))
+    """What the search found best for a case; FileNotFoundError says how to search."""
+    path = RESULTS / "layout" / "search" / case / "best.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: run `dvc repro search_layout`")
     found = json.loads(path.read_text())
-    return found["method"], found["best"]
-
-
-def search_file(case: str) -> Path:
-    return RESULTS / "layout" / "search" / case / "search.json"
-
-
-def chosen(params: Params, case: str) -> tuple[str, dict[str, Option]]:
-    """Method and options of a case of the experiment, or of a tuned one."""
-    if case.endswith("_tuned"):
-        return tuned(case)
-    stated: MethodCase = params.layout.case(case)
-    return stated.method, dict(stated.options)
+    return found["method"], found["options"]
 
 
 def load_segmenter(params: Params, backbone: Backbone) -> Segmenter:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 
 from helpers.attention import Layers, Recorded
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Job, Window
+from helpers.guidance.base import Ctx, Window
 from helpers.guidance.descent import descend
-from helpers.guidance.regions import Regions, of_regions
+from helpers.guidance.regions import OnLayouts, of_regions
 
 # The authors' kernel: exp(-((x - mu) / (2 s))^2) with s = .5, wider than the normal distribution that it is named for.
 KERNEL = torch.tensor([-1.0, 0.0, 1.0]).square().neg().exp()
@@ -48,11 +48,12 @@ def rate(ctx: Ctx, scale: float) -> float:
     return scale * (1 - ctx.i / max(2 * (ctx.steps - 1), 1)) ** 0.5
 
 
-class AttendExcite(Guidance):
+class AttendExcite(OnLayouts):
     """layouts: name the subjects by their phrases, of which the last word counts; their places are not read. scale: 20.
     refined: fraction of the steps -> goal, empty for no refinement; None is the method's own."""
 
-    layers = Layers(ranks=(1,))
+    looks_at = Layers(ranks=(1,))
+    own = ("scale", "refined", "most")
     own_goals: Mapping[float, float] = REFINED
 
     def __init__(
@@ -63,19 +64,13 @@ class AttendExcite(Guidance):
         refined: Mapping[float, float] | None = None,
         most: int = 20,
     ):
-        self.layouts, self.scale, self.window, self.most = list(layouts), scale, window, most
+        super().__init__(layouts)
+        self.scale, self.window, self.most = scale, window, most
         self.refined = dict(self.own_goals if refined is None else refined)
-
-    def settings(self) -> dict:
-        refined = {str(at): goal for at, goal in self.refined.items()}
-        return super().settings() | {"scale": self.scale, "refined": refined, "most": self.most}
-
-    def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, type(self).__name__)
 
     def loss(self, seen: Recorded, index: list[int]) -> torch.Tensor:
         regions = self._regions.part(index)
-        return neglect(subject_maps(seen, regions.nouns, self.layers), regions.valid)
+        return neglect(subject_maps(seen, regions.nouns, self.looks_at), regions.valid)
 
     def goal(self, ctx: Ctx) -> float | None:
         """What is to be reached at this step, if it is one that is refined."""
@@ -85,7 +80,7 @@ class AttendExcite(Guidance):
         goal, alpha = self.goal(ctx), rate(ctx, self.scale)
         if goal is not None:
             ctx.x_t, ctx.notes[f"{self.name}.refined"] = descend(
-                ctx, self.layers, self.loss, alpha, self.most, above=1 - goal
+                ctx, self.name, self.looks_at, self.loss, alpha, self.most, above=1 - goal
             )
-        x_t, ctx.notes[self.name] = descend(ctx, self.layers, self.loss, alpha)
+        x_t, ctx.notes[self.name] = descend(ctx, self.name, self.looks_at, self.loss, alpha)
         return x_t

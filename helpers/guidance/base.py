@@ -26,7 +26,7 @@ Info = dict[str, torch.Tensor]
 class Job:
     """One call of `sample`: what is the same for all its batches. `encode` reads every different text once.
 
-    text: the prompts as the denoiser reads them, one row per image.
+    text: the prompts as the denoiser reads them, one row per image. strict: a gradient that is not finite is an error.
     """
 
     backbone: "Backbone"
@@ -35,6 +35,7 @@ class Job:
     scheduler: SchedulerMixin  # its timesteps are set
     cost: Cost = field(default_factory=Cost)
     text: "Text" = field(default_factory=dict)
+    strict: bool = False
 
     @property
     def steps(self) -> int:
@@ -60,7 +61,7 @@ class Ctx:
     x_t: (B, 4, h, w). preds: raw prediction per branch; pred: the combined one. attention: of the prompt's branch,
     what methods asked to be recorded. alpha_bar, sigma = sqrt(1 - alpha_bar); noise_ratio: sigma / sqrt(alpha_bar), the
     sigma of variance-exploding models; alpha_bar_next: where the step leads to. notes: curves of what was done before
-    this evaluation, (B,) each.
+    this evaluation, (B,) each. skipped: gradients that were left out, in words.
     """
 
     def __init__(self, job: Job, index: list[int], i: int, t: torch.Tensor, x_t: torch.Tensor):
@@ -74,6 +75,7 @@ class Ctx:
         self.pred: torch.Tensor | None = None
         self.attention: Recorded | None = None
         self.notes: Info = {}
+        self.skipped: list[str] = []
 
     @property
     def eps(self) -> torch.Tensor:

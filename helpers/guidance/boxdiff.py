@@ -57,5 +57,5 @@ class BoxDiff(AttendExcite):
 
     def loss(self, seen: Recorded, index: list[int]) -> torch.Tensor:
         regions = self._regions.part(index)
-        maps = subject_maps(seen, regions.nouns, self.layers)
+        maps = subject_maps(seen, regions.nouns, self.looks_at)
         return boxed(maps, crisp(regions.places(*maps.shape[-2:])), regions.valid)

@@ -20,8 +20,8 @@ import torch
 from helpers.attention import Edit, Layers, Site
 from helpers.backbones import Text
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Job, Window
-from helpers.guidance.regions import Regions, of_tokens
+from helpers.guidance.base import Ctx, Job, Window
+from helpers.guidance.regions import OnLayouts, of_tokens
 
 
 def modulate(scores: torch.Tensor, together: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
@@ -31,8 +31,11 @@ def modulate(scores: torch.Tensor, together: torch.Tensor, strength: torch.Tenso
     return scores + strength * torch.where(together, up, -down)
 
 
-class DenseDiffusion(Guidance):
-    """scale: multiplies both weights. cross_weight: 1. self_weight: .3. paste: share of the phrases' own embeddings."""
+class DenseDiffusion(OnLayouts):
+    """scale: multiplies both weights. cross_weight: 1. self_weight: .3. paste: share of the phrases' own embeddings.
+    With scale 0 and paste 0 it does nothing."""
+
+    own = ("scale", "cross_weight", "self_weight", "paste")
 
     def __init__(
         self,
@@ -43,15 +46,9 @@ class DenseDiffusion(Guidance):
         paste: float = 1.0,
         window: Window = Window(0.0, 0.3),  # noqa: B008 (frozen)
     ):
-        self.layouts, self.scale, self.window = list(layouts), scale, window
+        super().__init__(layouts)
+        self.scale, self.window = scale, window
         self.cross_weight, self.self_weight, self.paste = cross_weight, self_weight, paste
-
-    def settings(self) -> dict:
-        own = ("scale", "cross_weight", "self_weight", "paste")
-        return super().settings() | {name: getattr(self, name) for name in own}
-
-    def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "DenseDiffusion")
 
     def encode(self, text: Text, job: Job) -> Text:
         """The prompts' embeddings with every phrase's own in its place."""

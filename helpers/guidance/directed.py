@@ -16,8 +16,8 @@ import torch
 
 from helpers.attention import Edit, Layers, Site
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Job, Window
-from helpers.guidance.regions import Regions, of_tokens
+from helpers.guidance.base import Ctx, Job, Window
+from helpers.guidance.regions import OnLayouts, of_tokens
 
 WEAK = 0.01
 SPREAD = 0.5  # standard deviation of the bump in sides of the box
@@ -36,8 +36,10 @@ def bump(boxes: torch.Tensor) -> torch.Tensor:
     return rows[..., :, None] * columns[..., None, :] * boxes
 
 
-class Directed(Guidance):
+class Directed(OnLayouts):
     """scale: b. trailing: how many trailing tokens are edited."""
+
+    own = ("scale", "trailing")
 
     def __init__(
         self,
@@ -46,13 +48,11 @@ class Directed(Guidance):
         trailing: int = 15,
         window: Window = Window(0.0, 0.2),  # noqa: B008 (frozen)
     ):
-        self.layouts, self.scale, self.trailing, self.window = list(layouts), scale, trailing, window
-
-    def settings(self) -> dict:
-        return super().settings() | {"scale": self.scale, "trailing": self.trailing}
+        super().__init__(layouts)
+        self.scale, self.trailing, self.window = scale, trailing, window
 
     def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "directed diffusion")
+        super().setup(job)
         tokenizer = job.backbone.pipe.tokenizer
         self._tokens = self._regions.phrases.clone()
         for k, prompt in enumerate(job.prompts):

@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 @dataclass
 class Update:
     """eps: what is added to eps, (B, 4, h, w). grad_rms (B,): size of the gradient. cosines: "dca.dga" -> (B,), between
-    the gradients of methods with different strength rules. skipped: what was not added, in words."""
+    the gradients of methods with different strength rules."""
 
     eps: torch.Tensor
     grad_rms: torch.Tensor
     cosines: dict[str, torch.Tensor] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
 
 
-def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Info"]], strict: bool) -> Update:
+def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Info"]]) -> Update:
     """sum over strength rules of rule(grad_{x_t} sum weight * loss); losses are summed over the batch, never averaged.
 
-    found: each method's energy at ctx, with its graph to ctx.x_t. A gradient that is not finite counts 0 for its image
-    and is named in `skipped`; strict raises FloatingPointError instead.
+    found: each method's energy at ctx, with its graph to ctx.x_t. A gradient that is not finite counts 0 for its image:
+    see `finite`.
     """
     by_rule: dict = {}
     for method in found:
@@ -40,13 +39,8 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
         (grad,) = torch.autograd.grad(list(losses.values()), ctx.x_t, weights, retain_graph=n < len(by_rule))
         ctx.cost.backwards += len(ctx.index)
         total = sum(method.weight * loss.detach() for method, loss in losses.items())
-        bad = ~grad.flatten(1).isfinite().all(1)
-        if bad.any():
-            update.skipped += [_describe(ctx, row, losses) for row in bad.nonzero().flatten().tolist()]
-            if strict:
-                cure = "lower the weight, clip the strength, or sample with strict=False"
-                raise FloatingPointError(f"{update.skipped[0]}: {cure}")
-            grad, total = torch.where(bad[:, None, None, None], 0, grad), torch.where(bad, 0, total)
+        fine = finite(ctx, grad, ctx.index, {method.name: loss for method, loss in losses.items()})
+        grad, total = torch.where(fine[:, None, None, None], grad, 0), torch.where(fine, total, 0)
         update.eps += rule.update(total, grad, ctx)
         update.grad_rms += rms(grad).flatten()
         name = "+".join(method.name for method in methods)
@@ -56,8 +50,15 @@ def gradient_update(ctx: "Ctx", found: dict["Guidance", tuple[torch.Tensor, "Inf
     return update
 
 
-def _describe(ctx, row, losses) -> str:
-    values = " and ".join(f"{method.name} (loss {loss[row].item():.4g})" for method, loss in losses.items())
-    image = ctx.index[row]
-    where = f"image {image} (seed {ctx.job.seeds[image]}), step {ctx.i} of {ctx.steps}"
-    return f"{where}: the gradient of {values} is not finite"
+def finite(ctx: "Ctx", grad: torch.Tensor, index: list[int], losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B,) bool: which of the images at these places of the run have a finite gradient. The others are named in
+    ctx.skipped; in a strict run FloatingPointError is raised instead. losses: method -> (B,), for the words."""
+    fine = grad.flatten(1).isfinite().all(1)
+    for row in (~fine).nonzero().flatten().tolist():
+        values = " and ".join(f"{name} (loss {loss[row].item():.4g})" for name, loss in losses.items())
+        where = f"image {index[row]} (seed {ctx.job.seeds[index[row]]}), step {ctx.i} of {ctx.steps}"
+        ctx.skipped.append(f"{where}: the gradient of {values} is not finite")
+        if ctx.job.strict:
+            cure = "lower the weight, clip the strength, or sample with strict=False"
+            raise FloatingPointError(f"{ctx.skipped[-1]}: {cure}")
+    return fine

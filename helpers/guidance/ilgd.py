@@ -24,8 +24,8 @@ import torch.nn.functional as F
 
 from helpers.attention import Edit, Layers, Recorded, Site
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Window
-from helpers.guidance.regions import Regions, of_regions, of_tokens
+from helpers.guidance.base import Ctx, Info, Window
+from helpers.guidance.regions import OnLayouts, of_regions, of_tokens
 from helpers.guidance.strength import Exploding, Strength
 
 
@@ -80,7 +80,7 @@ LOSSES: dict[str, Callable] = {
 }
 
 
-class ILGD(Guidance):
+class ILGD(OnLayouts):
     """injection: nu, 0 for none. weight: eta, 0 for none. injection_window, window: where either acts. loss: a name in
     LOSSES."""
 
@@ -98,7 +98,8 @@ class ILGD(Guidance):
     ):
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}: use one of {', '.join(LOSSES)}")
-        self.layouts, self.injection, self.weight = list(layouts), injection, weight
+        super().__init__(layouts)
+        self.injection, self.weight = injection, weight
         if not weight:
             self.energy = None  # no gradient, so none is paid for
         self.injection_window, self.window, self.strength, self.loss = injection_window, window, strength, loss
@@ -106,9 +107,6 @@ class ILGD(Guidance):
     def settings(self) -> dict:
         own = {"injection": self.injection, "injection_window": asdict(self.injection_window), "loss": self.loss}
         return super().settings() | own
-
-    def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "iLGD")
 
     def active(self, ctx: Ctx) -> bool:
         return ctx in self.window or ctx in self.injection_window

@@ -16,9 +16,9 @@ import torch
 
 from helpers.attention import Layers, Recorded
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Job, Window
+from helpers.guidance.base import Ctx, Window
 from helpers.guidance.descent import descend
-from helpers.guidance.regions import Regions
+from helpers.guidance.regions import OnLayouts, Regions
 
 
 def outside(seen: Recorded, regions: Regions, layers: Layers) -> torch.Tensor:
@@ -34,10 +34,11 @@ def outside(seen: Recorded, regions: Regions, layers: Layers) -> torch.Tensor:
     return torch.stack(energies).mean(0)
 
 
-class LayoutGuidance(Guidance):
+class LayoutGuidance(OnLayouts):
     """scale: 30. most: descents per step, above: the energy from which on there is none."""
 
-    layers = Layers(places=("mid", "up"), ranks=(0, 1))
+    looks_at = Layers(places=("mid", "up"), ranks=(0, 1))
+    own = ("scale", "most", "above")
 
     def __init__(
         self,
@@ -47,18 +48,13 @@ class LayoutGuidance(Guidance):
         most: int = 5,
         above: float = 0.2,
     ):
-        self.layouts, self.scale, self.window, self.most, self.above = list(layouts), scale, window, most, above
-
-    def settings(self) -> dict:
-        return super().settings() | {"scale": self.scale, "most": self.most, "above": self.above}
-
-    def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "layout guidance")
+        super().__init__(layouts)
+        self.scale, self.window, self.most, self.above = scale, window, most, above
 
     def before(self, ctx: Ctx) -> torch.Tensor:
         def loss(seen: Recorded, index: list[int]) -> torch.Tensor:
-            return outside(seen, self._regions.part(index), self.layers)
+            return outside(seen, self._regions.part(index), self.looks_at)
 
         rate = self.scale * (1 - ctx.alpha_bar)
-        x_t, ctx.notes[self.name] = descend(ctx, self.layers, loss, rate, self.most, self.above)
+        x_t, ctx.notes[self.name] = descend(ctx, self.name, self.looks_at, loss, rate, self.most, self.above)
         return x_t

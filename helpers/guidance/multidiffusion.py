@@ -15,13 +15,15 @@ from collections.abc import Sequence
 import torch
 
 from helpers.conditions import Layout
-from helpers.guidance.base import Branch, Ctx, Guidance, Job, Window
-from helpers.guidance.regions import Regions
+from helpers.guidance.base import Branch, Ctx, Job, Window
+from helpers.guidance.regions import OnLayouts
 
 
-class MultiDiffusion(Guidance):
+class MultiDiffusion(OnLayouts):
     """layouts: regions and their places. prompts: per image, one prompt per region, then one for the rest. It brings
     its own classifier-free guidance: put it instead of CFG. bootstrap: .4."""
+
+    own = ("cfg_scale", "bootstrap")
 
     def __init__(
         self,
@@ -31,14 +33,12 @@ class MultiDiffusion(Guidance):
         bootstrap: float = 0.4,
         window: Window = Window(),  # noqa: B008 (frozen)
     ):
-        self.layouts, self.prompts, self.cfg_scale = list(layouts), [list(texts) for texts in prompts], cfg_scale
+        super().__init__(layouts)
+        self.prompts, self.cfg_scale = [list(texts) for texts in prompts], cfg_scale
         self.bootstrap, self.window = bootstrap, window
 
-    def settings(self) -> dict:
-        return super().settings() | {"cfg_scale": self.cfg_scale, "bootstrap": self.bootstrap}
-
     def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "MultiDiffusion")
+        super().setup(job)
         if len(self.prompts) != len(job.prompts):
             raise ValueError(
                 f"MultiDiffusion has prompts for {len(self.prompts)} of {len(job.prompts)} images: give each its list"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from helpers.attention import Site
 from helpers.conditions import Layout
-from helpers.guidance.base import Job
+from helpers.guidance.base import Guidance, Job
 from helpers.tokens import locate, phrase_tokens
 
 
@@ -74,6 +74,22 @@ def of_regions(probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     share = tokens / tokens.sum(-1, keepdim=True).clamp(min=1)
     shape = [len(share), *[1] * (probs.ndim - 3), *share.shape[1:]]
     return share.view(shape).to(probs) @ probs.transpose(-1, -2)
+
+
+class OnLayouts(Guidance):
+    """A method that is given one layout per image; `_regions` is there after setup. own: which of its attributes a
+    Trace names beside those of every method."""
+
+    own: tuple[str, ...] = ()
+
+    def __init__(self, layouts: Sequence[Layout]):
+        self.layouts = list(layouts)
+
+    def settings(self) -> dict:
+        return super().settings() | {name: getattr(self, name) for name in self.own}
+
+    def setup(self, job: Job) -> None:
+        self._regions = Regions.of(job, self.layouts, type(self).__name__)
 
 
 def check_layouts(job: Job, layouts: Sequence[Layout], method: str) -> None:

@@ -1,11 +1,8 @@
 """Cross attention of a layout's regions, kept in a Trace beside whatever other methods do; changes nothing."""
 
-from collections.abc import Sequence
-
 from helpers.attention import Layers, Site
-from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Window
-from helpers.guidance.regions import Regions, of_regions
+from helpers.guidance.base import Ctx, Info, Window
+from helpers.guidance.regions import OnLayouts, of_regions
 
 
 def label(site: Site) -> str:
@@ -13,7 +10,7 @@ def label(site: Site) -> str:
     return site.name.removesuffix(".transformer_blocks.0.attn2")
 
 
-class Watch(Guidance):
+class Watch(OnLayouts):
     """Put it last into the guidance list: it sees attention after all edits. A Trace then holds, for every layer, the
     map "attention.<layer>" (S, regions, h, w) as float16 in [0, 1]: mean over heads, of the last word of a phrase.
     """
@@ -22,14 +19,8 @@ class Watch(Guidance):
     layers = Layers()
     window = Window(0.0, 0.0)
 
-    def __init__(self, layouts: Sequence[Layout]):
-        self.layouts = list(layouts)
-
     def settings(self) -> dict:
         return {}
-
-    def setup(self, job: Job) -> None:
-        self._regions = Regions.of(job, self.layouts, "Watch")
 
     def show(self, ctx: Ctx) -> Info:
         nouns = self._regions.part(ctx.index).nouns

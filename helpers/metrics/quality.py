@@ -51,11 +51,13 @@ def layers_of(clip: Similarity, images: torch.Tensor, batch: int = 50) -> torch.
     visual, rows, kept = clip.model.visual, [], []
     layers = [visual.conv1, *visual.transformer.resblocks]
     hooks = [layer.register_forward_hook(lambda layer, given, out: kept.append(out)) for layer in layers]
-    for part in images.split(batch):
-        kept.clear()
-        clip(part)
-        tokens = [kept[0].flatten(2).mT, *(out[:, 1:] for out in kept[1:])]  # without the class token
-        rows.append(torch.cat([of(1) for out in tokens for of in (out.mean, out.std)], 1))
-    for hook in hooks:
-        hook.remove()
+    try:
+        for part in images.split(batch):
+            kept.clear()
+            clip(part)
+            tokens = [kept[0].flatten(2).mT, *(out[:, 1:] for out in kept[1:])]  # without the class token
+            rows.append(torch.cat([of(1) for out in tokens for of in (out.mean, out.std)], 1))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return torch.cat(rows)

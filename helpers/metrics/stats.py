@@ -21,15 +21,24 @@ def counts(n: int, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, draws: int = DRAWS) -> dict[str, float]:
-    """{"mean", "lo", "hi", "n"}: the statistic of all n prompts once each and its 95 % percentile interval.
+    """{"mean", "lo", "hi", "n"}: the statistic of all n prompts once each and its 95 % percentile interval."""
+    return interval(resampled(statistic, n, draws), n)
+
+
+def resampled(statistic: Callable[[np.ndarray], float], n: int, draws: int = DRAWS) -> np.ndarray:
+    """(1 + draws,): the statistic of all n prompts once each, then of every bootstrap sample."""
+    return np.array([float(statistic(w)) for w in (np.ones(n), *counts(n, draws))])
+
+
+def interval(values: np.ndarray, n: int) -> dict[str, float]:
+    """{"mean", "lo", "hi", "n"} of what `resampled` gave, or of the difference of two such.
 
     The resamples' own bias is taken off: with repeats they are less varied than the prompts, which a Frechet distance
     takes for a distance.
     """
-    whole = float(statistic(np.ones(n)))
-    values = np.array([statistic(w) for w in counts(n, draws)])
-    lo, hi = np.nanpercentile(values, [2.5, 97.5]) - np.nanmedian(values) + whole
-    return {"mean": whole, "lo": float(lo), "hi": float(hi), "n": n}
+    whole, drawn = values[0], values[1:]
+    lo, hi = np.nanpercentile(drawn, [2.5, 97.5]) - np.nanmedian(drawn) + whole
+    return {"mean": float(whole), "lo": float(lo), "hi": float(hi), "n": n}
 
 
 def mean(values: Sequence[float]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What all experiments' reports share: numbers with intervals, paired differences, tables."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import pandas as pd
 
 from helpers.miniature.benchmark import Case
 from helpers.params import Params
 from helpers.score import Scored
-from helpers.summary import differences, summarise
+from helpers.summary import Evaluated, evaluate
 
 
 def experiment_metrics(
@@ -22,15 +23,19 @@ def experiment_metrics(
     compared with, such as {"diff": {"full": "none"}}: {"mean", "lo", "hi"} of the paired differences, on the benchmark
     cases that both have. reference: real scenes' features.
     """
+
+    @cache
+    def first(case: str, n: int) -> Evaluated:
+        chosen = scenes[case][:n]
+        return evaluate(scored[case].part([scene.id for scene in chosen]), chosen, reference)
+
     metrics = {}
     for case, found in scored.items():
-        metrics[case] = summarise(found, scenes[case][: len(found.rows)], reference)
+        metrics[case] = first(case, len(found.rows)).entries()
         for key, of in baselines.items():
-            if of[case] in scored:
-                theirs = scored[of[case]]
-                shared = scenes[case][: min(len(found.rows), len(theirs.rows))]
-                part = found.part([scene.id for scene in shared])
-                for name, diff in differences(part, theirs, shared, reference).items():
+            if of.get(case) in scored:
+                shared = min(len(found.rows), len(scored[of[case]].rows))
+                for name, diff in first(case, shared).minus(first(of[case], shared)).items():
                     metrics[case][name][key] = diff
     return metrics
 
