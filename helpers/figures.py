@@ -455,9 +455,10 @@ def _verdict(name: str, diff: Mapping) -> int:
 def _cell(mean: float, diff: Mapping) -> str:
     if pd.isna(mean):  # such as the colours of objects that are never there
         return "-"
+    digits = 3 if abs(mean) < 10 else 1 if abs(mean) < 1000 else 0
     if pd.isna(diff["mean"]):
-        return f"{mean:.3f}"
-    return f"{mean:.3f}\n{diff['mean']:+.3f} [{diff['lo']:+.3f}, {diff['hi']:+.3f}]"
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f}\n{diff['mean']:+.{digits}f} [{diff['lo']:+.{digits}f}, {diff['hi']:+.{digits}f}]"
 
 
 EYESIGHT = {  # model -> (metric, what it says)

@@ -65,7 +65,7 @@ def test_the_best_by_attention_is_tuned_and_without_dga():
         "boxdiff_tuned": scored(0.5, 0.3),
         "ilgd_tuned": scored(0.3, 0.6),
     }
-    assert best_attention(found) == "ilgd_tuned"
+    assert best_attention(found) == "ilgd_tuned" and best_attention(found, ("ilgd",)) == "boxdiff_tuned"
     assert [by_attention(name) for name in found] == [False, True, False, False, True, True]
 
 
@@ -340,13 +340,15 @@ def test_the_report_of_layouts_compares_with_the_prompt_with_boxdiff_and_with_th
     )
     metrics = layout_report.write(tmp_path, PARAMS.model_copy(update={"layout": block}), reference())
     assert list(metrics) == list(IOUS)
-    both, ilgd = (metrics[name]["box_iou"] for name in ("ilgd_dga_tuned", "ilgd"))
+    both, ilgd, tuned = (metrics[name]["box_iou"] for name in ("ilgd_dga_tuned", "ilgd", "ilgd_tuned"))
     assert both["mean"] == pytest.approx(0.8) and both["n"] == 6
     assert both["diff"]["mean"] == pytest.approx(0.7) and both["diff_attention"]["mean"] == pytest.approx(0.4)
-    assert both["diff_boxdiff"]["mean"] == pytest.approx(0.8 - 1.4 / 6)
+    assert tuned["diff_boxdiff"]["mean"] == pytest.approx((2.4 - 1.4) / 6), "tuned with tuned"
+    assert [name for name, found in metrics.items() if "diff_boxdiff" in found["box_iou"]] == ["ilgd", "ilgd_tuned"]
     assert ilgd["diff_boxdiff"]["mean"] == pytest.approx((1.3 - 0.8) / 6), "defaults with defaults"
     assert metrics["ilgd_tuned"]["box_iou"]["diff_attention"] == {"mean": 0, "lo": 0, "hi": 0}
     gains = {name: found["iou_gain"] for name, found in metrics.items()}
+    assert metrics["ilgd_dga_tuned"]["iou_gain_paper"] == gains["ilgd_dga_tuned"], "no variant of ours was drawn"
     assert gains["ilgd_dga_tuned"]["mean"] == pytest.approx(1) and gains["ilgd_tuned"]["mean"] == pytest.approx(0)
     assert all(set(found) == {"mean", "lo", "hi", "n"} for found in gains.values())
     table = pd.read_csv(tmp_path / "layout.csv")

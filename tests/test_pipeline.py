@@ -114,8 +114,9 @@ def test_the_smoke_profile_runs_every_stage(clone, smoke):
         for values in metrics[experiment].values():
             assert len(values) == count and all("diff" in entries["kernel_distance"] for entries in values.values())
     for case, found in metrics["layout"].items():
-        assert {"mean", "lo", "hi", "n"} == set(found["iou_gain"]), case
-        assert {"diff_attention", "diff_boxdiff"} <= set(found["box_iou"]), case
+        assert {"mean", "lo", "hi", "n"} == set(found["iou_gain"]) == set(found["iou_gain_paper"]), case
+        assert "diff_attention" in found["box_iou"], case
+    assert {"ilgd", "ilgd_tuned"} == {c for c, found in metrics["layout"].items() if "diff_boxdiff" in found["box_iou"]}
     assert metrics["dga"]["none"]["recall"]["diff"] == {"mean": 0, "lo": 0, "hi": 0}
     assert 0 <= metrics["miniature"]["detector"]["ap50_x0"] <= 1
     assert 0.5 < metrics["miniature"]["quality"]["auc"] <= 1

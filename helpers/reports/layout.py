@@ -19,6 +19,7 @@ from helpers.trace import Trace
 
 LAYOUT = RESULTS / "layout"
 GUIDED = ("none", "dga", "ilgd_dga")  # not by attention alone
+VARIANTS = ("ilgd_share",)  # of ours, by attention alone
 PLACED = ("box_iou", "mask_iou", "box_ap50", "recall", "attribute_acc", "extra_objects")
 LOOKS = ("clip_score", "clip_iqa", "kernel_distance", "frechet", "contrast", "saturation", "nfe", "seconds", "peak_mb")
 SHOWN = ("none", "boxdiff_tuned", "layout_guidance_tuned", "ilgd_tuned", "dga_tuned", "ilgd_dga_tuned")
@@ -30,9 +31,10 @@ def by_attention(case: str) -> bool:
     return case.removesuffix("_tuned") not in GUIDED
 
 
-def best_attention(scored: Mapping[str, Scored]) -> str:
-    """The tuned case with the largest box IoU among those by attention alone."""
+def best_attention(scored: Mapping[str, Scored], without: Sequence[str] = ()) -> str:
+    """The tuned case with the largest box IoU among those by attention alone. without: methods that do not count."""
     tuned = [case for case in scored if case.endswith("_tuned") and by_attention(case)]
+    tuned = [case for case in tuned if case.removesuffix("_tuned") not in without]
     return max(tuned, key=lambda case: np.mean([row["box_iou"] for row in scored[case].rows]))
 
 
@@ -72,22 +74,23 @@ def by_kind(scored: Mapping[str, Scored], scenes: Sequence[Case]) -> pd.DataFram
 def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics.
 
-    diff: to the case none. diff_attention: to the best by attention alone. diff_boxdiff: to BoxDiff, defaults with
-    defaults and tuned with tuned. The metric iou_gain is how much larger box IoU is than that of the best by attention.
+    diff: to the case none. diff_attention: to the best by attention alone. diff_boxdiff: of iLGD to BoxDiff, defaults
+    with defaults and tuned with tuned. The metric iou_gain is how much larger box IoU is than that of the best by
+    attention, iou_gain_paper than that of the best of a paper.
     """
     cases = [*params.layout.run, *(f"{case}_tuned" for case in params.layout.tuned)]
     scored = {case: load_score(LAYOUT / "score" / case) for case in cases}
     scenes = load_captioned("test", "short")
-    best = best_attention(scored)
-    boxdiff = {case: "boxdiff_tuned" if case.endswith("_tuned") else "boxdiff" for case in scored}
+    best, papers = best_attention(scored), best_attention(scored, VARIANTS)
     baselines = {
         "diff": dict.fromkeys(scored, "none"),
         "diff_attention": dict.fromkeys(scored, best),
-        "diff_boxdiff": boxdiff,
+        "diff_boxdiff": {"ilgd": "boxdiff", "ilgd_tuned": "boxdiff_tuned"},
     }
     metrics = experiment_metrics(scored, dict.fromkeys(scored, scenes), baselines, reference)
     for case, found in scored.items():
         metrics[case]["iou_gain"] = gain(found, scored[best], "box_iou")
+        metrics[case]["iou_gain_paper"] = gain(found, scored[papers], "box_iou")
     searches = {
         case: json.loads((LAYOUT / "search" / case / "search.json").read_text()) for case in params.layout.tuned
     }
@@ -102,6 +105,7 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored],
     shown = [case for case in SHOWN if case in scored]
     traces = {case: Trace.load(LAYOUT / "sample" / case / "trace") for case in shown}
     tuned = {case: traces[case] for case in shown if case.startswith(("none", "ilgd"))}
+    several = next((k for k, of in enumerate(traces["none"].records) if len(of.layout.regions) > 1), 0)
     title = about(params)
     pictures = {
         "layout_cases": figures.case_grid(traces, {case: scored[case].rows for case in shown}, title),
@@ -109,7 +113,7 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored],
         "layout_looks": figures.ablation_table(metrics, [name for name in LOOKS if name in metrics["none"]], title),
         "layout_pareto": layout_figures.pareto_plot(metrics, title, by_attention),
         "layout_search": layout_figures.search_plot(searches, title + ", dev split"),
-        "layout_attention": attention_figures.attention_grid(tuned, title),
+        "layout_attention": attention_figures.attention_grid(tuned, title, several),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
