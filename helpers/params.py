@@ -4,8 +4,9 @@
 name, the value and the cure.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from helpers.paths import ROOT
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+T = TypeVar("T")
 
 
 class _Block(BaseModel):
@@ -160,6 +162,12 @@ class CombinationCase(Case):
     weights: Literal["tuned", "paper"] = "tuned"
 
 
+def _known(stated: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in stated:
+        raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(stated)}")
+    return stated[name]
+
+
 class Experiment(_Block):
     """run: which cases the pipeline runs."""
 
@@ -176,9 +184,7 @@ class Experiment(_Block):
 
     def case(self, name: str) -> Case:
         """A case of the experiment; ValueError naming the known ones."""
-        if name not in self.cases:
-            raise ValueError(f"unknown case {name!r}: use one of {', '.join(self.cases)}")
-        return self.cases[name]
+        return _known(self.cases, name, "case")
 
 
 class LayoutSweep(_Block):
@@ -274,9 +280,7 @@ class IlgdBlock(_Block):
 
     def ablation(self, name: str) -> Ablation:
         """An ablation; ValueError naming the known ones."""
-        if name not in self.ablations:
-            raise ValueError(f"unknown ablation {name!r}: use one of {', '.join(self.ablations)}")
-        return self.ablations[name]
+        return _known(self.ablations, name, "ablation")
 
 
 class Curve(_Block):
@@ -304,9 +308,7 @@ class RobustnessBlock(_Block):
 
     def curve(self, name: str) -> Curve:
         """A curve; ValueError naming the known ones."""
-        if name not in self.curves:
-            raise ValueError(f"unknown curve {name!r}: use one of {', '.join(self.curves)}")
-        return self.curves[name]
+        return _known(self.curves, name, "curve")
 
 
 class CombinationsBlock(Experiment):
