@@ -69,9 +69,8 @@ def both(asked: Asked, scale: float | None = None, times: int | None = None, **o
 
 
 def regions(asked: Asked, **options) -> list[Guidance]:
-    """A prompt of its own for every region, the place for the rest, both made of the prompt's scene graph."""
-    rest = [parse(layout.prompt).place or layout.prompt for layout in asked.layouts]
-    texts = [[*said, place] for said, place in zip(concepts_of(asked.layouts), rest, strict=True)]
+    """A prompt of its own for every region, the whole one for the rest: a place alone empties the pictures of mini-sd."""
+    texts = [[*said, layout.prompt] for said, layout in zip(concepts_of(asked.layouts), asked.layouts, strict=True)]
     return [MultiDiffusion(asked.layouts, texts, **{"cfg_scale": asked.cfg.cfg_scale} | options)]
 
 
