@@ -69,7 +69,7 @@ def both(asked: Asked, scale: float | None = None, times: int | None = None, **o
 
 
 def regions(asked: Asked, **options) -> list[Guidance]:
-    """A prompt of its own for every region, the whole one for the rest: a place alone empties the pictures of mini-sd."""
+    """A prompt of its own for every region, the whole one for the rest: under a place alone mini-sd draws nothing."""
     texts = [[*said, layout.prompt] for said, layout in zip(concepts_of(asked.layouts), asked.layouts, strict=True)]
     return [MultiDiffusion(asked.layouts, texts, **{"cfg_scale": asked.cfg.cfg_scale} | options)]
 
