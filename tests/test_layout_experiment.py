@@ -79,6 +79,13 @@ def became(methods, name):
     return getattr(methods[-1], name)
 
 
+def meant(value):
+    """What an option of params.yaml stands for."""
+    if isinstance(value, str) and value.startswith("unit "):
+        return Unit(float(value.removeprefix("unit ")))
+    return Window(*value) if isinstance(value, tuple) else value
+
+
 def told(methods):
     """All settings of a guidance list: "<method>.<setting>" -> value."""
     return {f"{m.name}.{key}": value for m in methods for key, value in m.settings().items()}
@@ -99,7 +106,7 @@ def test_a_case_is_its_method_with_its_options(name):
     assert [type(m) for m in methods] == MADE[method]
     assert all(m.layouts == [scene.layout.boxes_only() for scene in SCENES] for m in methods if hasattr(m, "layouts"))
     assert all(m.cfg_scale == PARAMS.sampling.cfg_scale for m in methods if hasattr(m, "cfg_scale"))
-    assert {key: became(methods, key) for key in options} == options
+    assert {key: became(methods, key) for key in options} == {key: meant(value) for key, value in options.items()}
 
 
 @pytest.mark.parametrize("name", PARAMS.layout.search)
@@ -109,7 +116,7 @@ def test_every_searched_option_is_set_and_nothing_else_changes(name):
         methods = made(method, options)
         assert [type(m) for m in methods] == MADE[method]
         for key, value in options.items():
-            assert became(methods, key) == (Window(*value) if isinstance(value, tuple) else value)
+            assert became(methods, key) == meant(value)
         turned = {key.split(".")[1] for key, value in told(methods).items() if value != before[key]}
         assert turned <= {*options, *({"strength", "recurrence"} if MADE[method][1:2] == [DGA] else ())}
 
