@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from helpers.figures import BASE, METHOD, Metrics, arrow
 
 GUIDED = "#d55e00"
+LINEAR_BELOW = {"kernel_distance": 0.02, "seconds": 0.5}  # metrics that range over decades
 SEARCHED = ("box_iou", "recall", "kernel_distance")
 
 
@@ -48,8 +50,8 @@ def _pareto(ax: Axes, metrics: Metrics, cost: str, sign: int, by_attention: Call
         )
         if case.endswith("_tuned") or case == "none":
             ax.annotate(case.removesuffix("_tuned"), (x[k], y[k]), (6, 4), textcoords="offset points", fontsize=7.5)
-    if cost != "clip_iqa":
-        ax.set_xscale("symlog", linthresh=0.02 if cost == "kernel_distance" else 0.5)
+    if cost in LINEAR_BELOW:
+        ax.set_xscale("symlog", linthresh=LINEAR_BELOW[cost])
     ax.set_xlabel(f"{cost} {arrow(cost)}")
     ax.set_ylabel("box_iou ↑")
 
@@ -71,9 +73,9 @@ def said(options: Mapping) -> str:
 
 def search_plot(searches: Mapping[str, Mapping], title: str) -> Figure:
     """A panel per case: box IoU of the options that were tried, with 95 % intervals, the best in blue."""
-    columns = 3
+    columns = 2
     rows = -(-len(searches) // columns)
-    fig = Figure(figsize=(16, 1.9 * rows + 0.5), layout="constrained")
+    fig = Figure(figsize=(13, 1.9 * rows + 0.5), layout="constrained")
     axes = list(fig.subplots(rows, columns, squeeze=False, sharex=True).flat)
     for ax, (case, found) in zip(axes, searches.items(), strict=False):
         for k, tried in enumerate(found["tried"]):
@@ -81,7 +83,9 @@ def search_plot(searches: Mapping[str, Mapping], title: str) -> Figure:
             best = tried["options"] == found["best"]
             ax.plot([iou["lo"], iou["hi"]], [k, k], color=METHOD if best else BASE)
             ax.plot(iou["mean"], k, "o", color=METHOD if best else BASE)
-        ax.set_yticks(range(len(found["tried"])), [said(tried["options"]) for tried in found["tried"]], fontsize=7.5)
+        ax.set_yticks(
+            range(len(found["tried"])), [fill(said(tried["options"]), 52) for tried in found["tried"]], fontsize=7
+        )
         ax.invert_yaxis()
         ax.set_title(case, fontsize=9)
     for ax in axes[len(searches) :]:
@@ -105,6 +109,8 @@ def points_plot(ablations: Mapping[str, Metrics], names: tuple[str, ...], title:
             ax.set_ylim(len(points) - 0.4, -0.6)
         axes[0].set_title(ablation.replace("_", " "), fontsize=9, loc="left")
     for ax, name in zip(grid[-1], names, strict=True):
+        if name in LINEAR_BELOW:
+            ax.set_xscale("symlog", linthresh=LINEAR_BELOW[name])
         ax.set_xlabel(f"{name} {arrow(name)}", fontsize=8.5)
     fig.suptitle(title, fontsize=10)
     return fig
