@@ -84,46 +84,55 @@ def test_unguided_against_diffusers(benchmark, backbone, batch):
     assert ratio <= 1.05
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-def test_guided_against_its_floor(benchmark, backbone, guide, batch):
-    cases = load_cases("dev")[:batch]
-    prompts = [case.prompt for case in cases]
-    layouts = [case.layout.boxes_only() for case in cases]
-    dga = DGA(guide, layouts)
-    kept = {}
+def against_its_floor(benchmark, backbone, title, prompts, method, texts, guided_step):
+    """texts(): encode what a run reads beside the prompts. guided_step(latents, t, text): the parts of a guided step,
+    forward and backward, for latents of both branches."""
+    batch, kept = len(prompts), {}
 
     def ours():
-        kept["run"] = sample(backbone, prompts, [CFG(CFG_SCALE), dga], steps=STEPS, batch=batch)
+        kept["run"] = sample(backbone, prompts, [CFG(CFG_SCALE), method], steps=STEPS, batch=batch)
 
     ours()
     guided = kept["run"].cost.backwards // batch
     latents = torch.randn(2 * batch, *backbone.latent_shape, device=backbone.device)
-    images = torch.rand(batch, 3, *backbone.image_size, device=backbone.device)
     text, t = backbone.encode_text(2 * prompts), torch.tensor(500, device=backbone.device)
-    phrases = [[region.phrase for region in layout.regions] for layout in layouts]
-    most = max(map(len, phrases))
-    words = torch.stack([guide.embed(p + (most - len(p)) * p[:1]) for p in phrases])
-
-    @torch.no_grad()
-    def texts():
-        backbone.encode_text([*dict.fromkeys(prompts)])
-        backbone.encode_text([""])
-        guide.embed([*dict.fromkeys(p for row in phrases for p in row)])
 
     def parts():
-        texts()
+        with torch.no_grad():
+            backbone.encode_text([*dict.fromkeys(prompts)])
+            backbone.encode_text([""])
+            texts()
         for _ in range(guided):
-            forward_backward(lambda x: backbone.predict(x, t, text), latents)
-            forward_backward(backbone.decode, latents[:batch])
-            forward_backward(lambda x: guide(x, words), images)
+            guided_step(latents, t, text)
         with torch.no_grad():
             for _ in range(STEPS - guided):
                 backbone.predict(latents, t, text)
             backbone.decode(latents[:batch])
 
     seconds, floor = benchmark.pedantic(in_turns, (backbone, ours, parts))
-    ratio = report(benchmark, "DGA", batch, seconds, floor, "floor", kept["run"].cost.peak_mb)
+    ratio = report(benchmark, title, batch, seconds, floor, "floor", kept["run"].cost.peak_mb)
     assert ratio <= 1.10
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_dga_against_its_floor(benchmark, backbone, guide, batch):
+    cases = load_cases("dev")[:batch]
+    layouts = [case.layout.boxes_only() for case in cases]
+    images = torch.rand(batch, 3, *backbone.image_size, device=backbone.device)
+    phrases = [[region.phrase for region in layout.regions] for layout in layouts]
+    most = max(map(len, phrases))
+    words = torch.stack([guide.embed(p + (most - len(p)) * p[:1]) for p in phrases])
+
+    def texts():
+        guide.embed([*dict.fromkeys(p for row in phrases for p in row)])
+
+    def guided_step(latents, t, text):
+        forward_backward(lambda x: backbone.predict(x, t, text), latents)
+        forward_backward(backbone.decode, latents[:batch])
+        forward_backward(lambda x: guide(x, words), images)
+
+    prompts = [case.prompt for case in cases]
+    against_its_floor(benchmark, backbone, "DGA", prompts, DGA(guide, layouts), texts, guided_step)
 
 
 class Reader(Guidance):
@@ -152,33 +161,11 @@ def test_recording_attention_against_none(benchmark, backbone, batch):
 def test_ilgd_against_its_floor(benchmark, backbone, batch):
     """The floor computes the attention openly too, where iLGD does."""
     cases = load_cases("dev")[:batch]
-    prompts = [case.prompt for case in cases]
     ilgd = ILGD([case.layout.boxes_only() for case in cases])
-    kept = {}
-
-    def ours():
-        kept["run"] = sample(backbone, prompts, [CFG(CFG_SCALE), ilgd], steps=STEPS, batch=batch)
-
-    ours()
-    guided = kept["run"].cost.backwards // batch
-    latents = torch.randn(2 * batch, *backbone.latent_shape, device=backbone.device)
-    text, t = backbone.encode_text(2 * prompts), torch.tensor(500, device=backbone.device)
     unchanged = Edit(Layers(), scores=lambda scores, site: scores)
 
-    def openly(x):
+    def guided_step(latents, t, text):
         with attention(backbone.pipe.unet, latents.shape[-2:], batch, [Layers()], [unchanged]):
-            return backbone.predict(x, t, text)
+            forward_backward(lambda x: backbone.predict(x, t, text), latents)
 
-    def parts():
-        with torch.no_grad():
-            backbone.encode_text([*dict.fromkeys(prompts), ""])
-        for _ in range(guided):
-            forward_backward(openly, latents)
-        with torch.no_grad():
-            for _ in range(STEPS - guided):
-                backbone.predict(latents, t, text)
-            backbone.decode(latents[:batch])
-
-    seconds, floor = benchmark.pedantic(in_turns, (backbone, ours, parts))
-    ratio = report(benchmark, "iLGD", batch, seconds, floor, "floor", kept["run"].cost.peak_mb)
-    assert ratio <= 1.10
+    against_its_floor(benchmark, backbone, "iLGD", [case.prompt for case in cases], ilgd, lambda: None, guided_step)
