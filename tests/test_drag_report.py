@@ -680,7 +680,7 @@ def test_the_report_of_robustness_names_the_metric_of_each_module(monkeypatch, t
         found["none"][metric] |= lost(float("nan"))
         (tmp_path / "results" / name / "curve.json").write_text(json.dumps(found))
     block = RobustnessBlock(run=tuple(curves), curves=curves)
-    written = robustness_report.write(tmp_path, PARAMS.model_copy(update={"robustness": block}), reference())
+    written = robustness_report.write(tmp_path, PARAMS.model_copy(update={"robustness": block}))
     assert list(written) == list(curves) and list(written["strength_drag"]) == ["none", "0.25", "1", "4"]
     table = pd.read_csv(tmp_path / "robustness.csv")
     modules = {name: asked.module for name, asked in curves.items()}

@@ -10,6 +10,7 @@ import yaml
 
 from helpers.params import load
 from helpers.paths import ROOT
+from helpers.report import REPORTS
 
 TEXT = (ROOT / "params.yaml").read_text()
 VALUES = yaml.safe_load(TEXT)
@@ -91,13 +92,26 @@ def test_every_tunable_is_read_by_a_stage():
 
 @pytest.mark.parametrize("experiment", ["dga", "dca", "dma", "combinations"])
 def test_the_report_waits_for_every_case(experiment):
-    scores = {d.split("/")[-1] for d in STAGES["report"]["deps"] if d.startswith(f"results/{experiment}/score/")}
+    deps = STAGES[f"report_{experiment}"]["deps"]
+    scores = {d.split("/")[-1] for d in deps if d.startswith(f"results/{experiment}/score/")}
     assert scores == set(VALUES[experiment]["run"]) == set(VALUES[experiment]["cases"])
 
 
 def test_the_report_waits_for_every_curve():
-    curves = {d.split("/")[-1] for d in STAGES["report"]["deps"] if d.startswith("results/robustness/")}
+    curves = {d.split("/")[-1] for d in STAGES["report_robustness"]["deps"] if d.startswith("results/robustness/")}
     assert curves == set(VALUES["robustness"]["run"]) == set(VALUES["robustness"]["curves"])
+
+
+def test_every_figure_belongs_to_a_report():
+    reports = [stage for name, stage in STAGES.items() if name.split("_")[0] == "report"]
+    outs = [next(iter(out)) for stage in reports for out in stage["outs"] if isinstance(out, dict)]
+    assert sorted(outs) == sorted(f"figures/{path.name}" for path in (ROOT / "figures").iterdir())
+
+
+def test_the_numbers_of_every_report_are_gathered():
+    made = {out for name, stage in STAGES.items() if name.startswith("report_") for out in stage["outs"][:1]}
+    gathered = {dep for dep in STAGES["report"]["deps"] if dep.startswith("results/")}
+    assert made == gathered == {f"results/{name}/metrics.json" for name in REPORTS}
 
 
 def test_dvc_reads_the_pipeline():

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from helpers.paths import ROOT
+from helpers.report import REPORTS
 
 pytestmark = pytest.mark.pipeline
 CASES = {  # of every experiment, what runs in the smoke profile
@@ -82,8 +83,9 @@ def smoke(clone) -> str:
     text = re.sub(r"(?ms)^(layout:.*?\btuned: )\[.*?\]", rf"\1[{', '.join(SEARCHED)}]", text, count=1)
     (clone / "params.yaml").write_text(text)
     spec = yaml.safe_load((clone / "dvc.yaml").read_text())
-    report = spec["stages"]["report"]
-    report["deps"] = [dep for dep in report["deps"] if not left_out(dep)]
+    for name, stage in spec["stages"].items():
+        if name.startswith("report_"):
+            stage["deps"] = [dep for dep in stage["deps"] if not left_out(dep)]
     (clone / "dvc.yaml").write_text(yaml.safe_dump(spec))
     output = call(clone, "dvc", "repro")
     call(clone, "git", "add", "--all")
@@ -107,8 +109,9 @@ def test_the_smoke_profile_runs_every_stage(clone, smoke):
                 assert {"mean", "lo", "hi", "n", "diff"} <= set(metrics[experiment][case][name]), (case, name)
     kinds = ("search_layout", "sample_layout_tuned", "score_layout_tuned")
     assert {f"{kind}@{case}" for kind in kinds for case in SEARCHED} <= ran(smoke)
+    reports = [f"report_{name}" for name in REPORTS]
     named = [f"robustness@{curve}" for curve in CURVES] + [f"ilgd@{ablation}" for ablation in ABLATIONS]
-    assert {"sweep_dga", "perception", "quality", "report", *named} <= ran(smoke)
+    assert {"sweep_dga", "perception", "quality", "report", *reports, *named} <= ran(smoke)
     for experiment, count in {"robustness": 3, "ilgd": 2}.items():
         assert set(metrics[experiment]) == set(CASES[experiment])
         for values in metrics[experiment].values():
@@ -143,4 +146,5 @@ def test_saving_a_notebook_in_jupyter_re_runs_only_its_cleaning(clone, smoke):
 
 def test_one_weight_re_runs_only_its_case(clone, smoke):
     output = call(clone, "dvc", "exp", "run", "--set-param", "dga.cases.coverage.weight=30")
-    assert ran(output) - {"clean@11_dadg_geometry"} == {"sample_dga@coverage", "score_dga@coverage", "report"}
+    case = {"sample_dga@coverage", "score_dga@coverage"}
+    assert ran(output) - {"clean@11_dadg_geometry"} == {*case, "report_dga", "report"}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from helpers import figures
 from helpers.miniature.combined import load_combined
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import experiment_metrics, table
+from helpers.reports.common import experiment_metrics, publish, real, table
 from helpers.score import load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -61,3 +61,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     for key, picture in pictures.items():
         picture.savefig(folder / f"{key}.png", dpi=110)
     return metrics
+
+
+if __name__ == "__main__":
+    publish("combinations", lambda folder: write(folder, load(), real()))

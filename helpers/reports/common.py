@@ -1,14 +1,45 @@
-"""What all experiments' reports share: numbers with intervals, paired differences, tables."""
+"""What all reports share: numbers with intervals, paired differences, tables, and where all that is written."""
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
+import torch
 
+from helpers import figures
+from helpers.metrics.judge import Judge
 from helpers.miniature.benchmark import Case
 from helpers.params import Params
-from helpers.score import Scored
-from helpers.summary import Evaluated, evaluate
+from helpers.paths import FIGURES, RESULTS, weights
+from helpers.score import Scored, reference_features
+from helpers.summary import Evaluated, evaluate, plain
+
+
+def publish(name: str, write: Callable[[Path], dict]) -> None:
+    """Pictures and tables to figures/, what `write` returns to results/<name>/metrics.json.
+
+    All of it is made in a new folder first, so that an error leaves the old figures as they were.
+    """
+    part = FIGURES.with_name(f"figures.{name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    figures.use_style()
+    metrics = RESULTS / name / "metrics.json"
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_text(json.dumps(plain(write(part)), indent=1) + "\n")
+    FIGURES.mkdir(exist_ok=True)
+    for path in sorted(part.iterdir()):
+        path.replace(FIGURES / path.name)
+        print(f"figures/{path.name}")
+    part.rmdir()
+
+
+def real() -> torch.Tensor:
+    """The judge's features of real scenes, with which distances compare."""
+    return reference_features(Judge.from_pretrained(weights("judge")).eval())
 
 
 def experiment_metrics(

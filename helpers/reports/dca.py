@@ -6,9 +6,9 @@ import pandas as pd
 
 from helpers import figures
 from helpers.miniature.benchmark import load_captioned
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, table
+from helpers.reports.common import about, experiment_metrics, publish, real, table
 from helpers.score import Scored, load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -56,3 +56,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
     return metrics
+
+
+if __name__ == "__main__":
+    publish("dca", lambda folder: write(folder, load(), real()))

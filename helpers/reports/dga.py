@@ -8,9 +8,9 @@ import pandas as pd
 
 from helpers import figures
 from helpers.miniature.benchmark import Case, load_captioned
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, strengths, table
+from helpers.reports.common import about, experiment_metrics, publish, real, strengths, table
 from helpers.score import Scored, load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -57,3 +57,7 @@ def draw(folder: Path, params: Params, metrics: dict, sweep: dict, scored: dict[
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    publish("dga", lambda folder: write(folder, load(), real()))

@@ -6,9 +6,9 @@ import pandas as pd
 
 from helpers import figures
 from helpers.miniature.drags import load_drags
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import experiment_metrics, table
+from helpers.reports.common import experiment_metrics, publish, real, table
 from helpers.score import Scored, load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -47,3 +47,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
     return metrics
+
+
+if __name__ == "__main__":
+    publish("dma", lambda folder: write(folder, load(), real()))

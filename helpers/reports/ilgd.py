@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from helpers import attention_figures, layout_figures
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about
+from helpers.reports.common import about, publish
 from helpers.summary import plain
 from helpers.trace import Trace
 
 PLOTTED = ("box_iou", "recall", "contrast", "saturation", "kernel_distance")
 
 
-def write(folder: Path, params: Params, reference) -> dict:
+def write(folder: Path, params: Params) -> dict:
     """Tables and pictures into `folder`; returns ablation -> point -> metric -> entry."""
     metrics = {name: json.loads((RESULTS / "ilgd" / name / "points.json").read_text()) for name in params.ilgd.run}
     rows = [
@@ -35,3 +35,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
     return metrics
+
+
+if __name__ == "__main__":
+    publish("ilgd", lambda folder: write(folder, load()))

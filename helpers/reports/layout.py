@@ -10,9 +10,9 @@ import pandas as pd
 from helpers import attention_figures, figures, layout_figures
 from helpers.metrics import stats
 from helpers.miniature.benchmark import Case, load_captioned
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, table
+from helpers.reports.common import about, experiment_metrics, publish, real, table
 from helpers.score import Scored, load_score
 from helpers.summary import plain
 from helpers.trace import Trace
@@ -117,3 +117,7 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored],
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    publish("layout", lambda folder: write(folder, load(), real()))

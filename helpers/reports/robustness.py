@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from helpers import figures
-from helpers.params import Params
+from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about
+from helpers.reports.common import about, publish
 from helpers.summary import plain
 
 ROBUSTNESS = RESULTS / "robustness"
 METRIC = {"layout": "box_iou", "text": "relation_acc", "drag": "drag_md"}  # what a module is for
 
 
-def write(folder: Path, params: Params, reference) -> dict:
+def write(folder: Path, params: Params) -> dict:
     """Tables and pictures into `folder`; returns curve -> value ("none" is unguided) -> metric -> entry."""
     metrics = {curve: json.loads((ROBUSTNESS / curve / "curve.json").read_text()) for curve in params.robustness.run}
     modules = {curve: params.robustness.curve(curve).module for curve in metrics}
@@ -38,3 +38,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     for key, picture in pictures.items():
         picture.savefig(folder / f"{key}.png", dpi=110)
     return metrics
+
+
+if __name__ == "__main__":
+    publish("robustness", lambda folder: write(folder, load()))
