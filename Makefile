@@ -6,7 +6,6 @@ VENV := .venv
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 QUICKSTART := out/quickstart
-REPORTS := dga dca dma combinations robustness layout ilgd miniature
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # torch on a CPU frees and asks for the same large blocks at every step; keeping them in the process saves the page
@@ -41,7 +40,9 @@ ifdef FORCE
 	dvc repro --force
 else
 	dvc repro --allow-missing || { \
-		for part in $(REPORTS); do dvc repro --allow-missing report_$$part || dvc repro report_$$part || exit 1; done; \
+		for part in $$(python -c "from helpers.report import REPORTS; print(*REPORTS)"); do \
+			dvc repro --allow-missing report_$$part || dvc repro report_$$part || exit 1; \
+		done; \
 		dvc repro --allow-missing; }
 endif
 	@mkdir -p $(QUICKSTART)
