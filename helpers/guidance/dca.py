@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from helpers.cost import Cost
 from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
 from helpers.guidance.strength import Raw, Strength
 from helpers.perception.crops import crop, square, union
@@ -143,7 +144,11 @@ class DCA(Guidance):
         return super().settings() | self.weights | texts | {"relation_window": asdict(self.relation_window)}
 
     def setup(self, job: Job) -> None:
-        graphs = [parse(prompt.text) for prompt in job.prompts]
+        self.read([prompt.text for prompt in job.prompts])
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Parse the prompts and embed what they say: whose pictures `losses` takes."""
+        graphs = [parse(prompt) for prompt in prompts]
         self._phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
         self._most = max(map(len, self._phrases))
         texts, unlike = CONCEPTS[self.concept], RELATIONS[self.relation]
@@ -154,7 +159,7 @@ class DCA(Guidance):
         empty = [k for k, *kinds in zip(range(len(graphs)), *self._concepts.values()) if not any(kinds)]
         if empty:
             raise ValueError(
-                f"the prompt {job.prompts[empty[0]].text!r} states no attribute and no relation: DCA has nothing to "
+                f"the prompt {prompts[empty[0]]!r} states no attribute and no relation: DCA has nothing to "
                 "align; say one, such as 'a red car'"
             )
         every = list(chain.from_iterable(chain.from_iterable(self._concepts.values())))
@@ -171,29 +176,36 @@ class DCA(Guidance):
         """L_DCA (B,). info: attribute, relation and, with a segmenter, presence (B,), the losses; boxes (B, N, 4) as
         fractions of the image's sides and scores (B, N) of the objects, 0 where absent; N is the largest number of
         objects in the run."""
-        image = ctx.image
+        losses, boxes, scores = self.losses(ctx.image, ctx.index, ctx.cost)
+        off = () if ctx in self.relation_window else ("relation",)
+        loss = sum(self.weights[kind] * value for kind, value in losses.items() if kind not in off)
+        height, width = ctx.image.shape[-2:]
+        shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
+        return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
+
+    def losses(self, image: torch.Tensor, index: list[int], cost: Cost) -> tuple[Info, torch.Tensor, torch.Tensor]:
+        """Of pictures (B, 3, H, W) in [0, 1], made or in the making, of the prompts at `index`: each loss (B,) by its
+        name, boxes (B, N, 4) in pixels, the whole picture where an object is absent, and scores (B, N). What they cost
+        is added to `cost`."""
         height, width = image.shape[-2:]
-        phrases = [self._phrases[k] for k in ctx.index]
+        phrases = [self._phrases[k] for k in index]
         boxes, scores = self.detector(image.detach(), phrases)
-        ctx.cost.auxiliary += len(ctx.index)
+        cost.auxiliary += len(index)
         fewer = self._most - scores.size(1)  # the images of another batch may have more objects
         boxes, scores = F.pad(boxes, [0, 0, 0, fewer]), F.pad(scores, [0, fewer])
         boxes = torch.where((scores >= CERTAIN)[..., None], boxes, boxes.new_tensor([0, 0, width, height]))
-        chosen = {kind: list(chain(*(concepts[k] for k in ctx.index))) for kind, concepts in self._concepts.items()}
+        chosen = {kind: list(chain(*(concepts[k] for k in index))) for kind, concepts in self._concepts.items()}
         every = list(chain(*chosen.values()))
-        cosines = self._cosines(image, every, [ctx.index.index(concept.image) for concept in every], boxes)
-        ctx.cost.auxiliary += len(every)
+        cosines = self._cosines(image, every, [index.index(concept.image) for concept in every], boxes)
+        cost.auxiliary += len(every)
         losses = {}
         for kind, part in zip(chosen, cosines.split([len(c) for c in chosen.values()])):
-            losses[kind] = _mean(1 - part, [ctx.index.index(concept.image) for concept in chosen[kind]], len(ctx.index))
+            losses[kind] = _mean(1 - part, [index.index(concept.image) for concept in chosen[kind]], len(index))
         if self.segmenter:
-            ctx.cost.auxiliary += len(ctx.index)
-            logits = self.segmenter(image, self._names[ctx.index])
-            losses["presence"] = presence(logits, self._asked[ctx.index].to(logits.device))
-        off = () if ctx in self.relation_window else ("relation",)
-        loss = sum(self.weights[kind] * value for kind, value in losses.items() if kind not in off)
-        shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
-        return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
+            cost.auxiliary += len(index)
+            logits = self.segmenter(image, self._names[index])
+            losses["presence"] = presence(logits, self._asked[index].to(logits.device))
+        return losses, boxes, scores
 
     def _cosines(self, image, concepts: Sequence[Concept], rows: list[int], boxes: torch.Tensor) -> torch.Tensor:
         """(K,): how well each concept fits its window."""
