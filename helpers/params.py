@@ -114,7 +114,8 @@ class ConceptCase(Case):
 
     weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
     (reconstructed, paper 1 each). presence_weight: of the third (ours). concept, relation: how their texts are
-    embedded, see `helpers.guidance.dca`. window: as for layouts. relation_window: the same for that loss alone.
+    embedded, see `helpers.guidance.dca`. window: as for layouts. relation_window: the same for that loss alone. tries:
+    how often a picture is drawn at most, from other noise, until each loss named in `accept` is as low as stated there.
     """
 
     split: Literal["test", "many"] = "test"
@@ -127,6 +128,17 @@ class ConceptCase(Case):
     relation: Literal["stated", "turned"] = "turned"
     relation_window: float = Field(1.0, ge=0, le=1)
     window: float = Field(0.7, ge=0, le=1)
+    tries: Count = 1
+    accept: dict[Literal["attribute", "relation", "presence"], Positive] = {}
+
+    @model_validator(mode="after")
+    def _accepts(self):
+        if (self.tries > 1) != bool(self.accept):
+            raise ValueError(
+                f"tries {self.tries} and accept {self.accept} do not fit: state which losses a picture is accepted "
+                "for and more than one try, or neither"
+            )
+        return self
 
 
 class DragCase(Case):

@@ -1,8 +1,12 @@
 """The experiment `dca`: prompts, by dense concept alignment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
+from helpers.best_of import worst
+from helpers.cost import Cost
 from helpers.experiments.settings import recurrence, strength
 from helpers.guidance import CFG, Guidance, Window
 from helpers.guidance.dca import DCA
@@ -40,6 +44,21 @@ def guidance_of(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets
 def watching(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
     """The baseline as the guides see it: an empty window never acts, but a Trace records boxes and losses."""
     return [CFG(params.sampling.cfg_scale), _dca(params, case, nets, nets.segmenter, 1.0, Window(0.0, 0.0))]
+
+
+def verifier(params: Params, case: ConceptCase, scenes: Sequence[Scene], nets: Nets) -> Callable:
+    """verify(pictures, rows) of `helpers.best_of`: what the guides, never the judges, say of finished pictures of these
+    scenes, by the losses that the case accepts."""
+    dca = _dca(params, case, nets, nets.segmenter, 1.0, Window(0.0, 0.0))
+    dca.read([scene.prompt for scene in scenes])
+    device, size = nets.similarity.mean.device, params.profile.batch
+
+    @torch.no_grad()
+    def verify(images: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        parts = [(images[k : k + size].to(device), rows[k : k + size]) for k in range(0, len(rows), size)]
+        return torch.cat([worst(dca.losses(*part, Cost())[0], case.accept) for part in parts])
+
+    return verify
 
 
 def _dca(params: Params, case: ConceptCase, nets: Nets, segmenter, weight: float, window: Window) -> DCA:
