@@ -264,19 +264,28 @@ def flow_strip(
 
 
 def objects_plot(images: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
-    """One panel per metric: means over the number of objects with 95 % intervals, by guidance and caption.
+    """One panel per caption (rows) and metric (columns): means over the number of objects with 95 % intervals, by
+    guidance.
 
     images: a line per image with "guidance" (none or full), "caption", "objects" and the metrics.
     """
-    fig = Figure(figsize=(3.3 * len(names) + 1.4, 3.2), layout="constrained")
-    axes = fig.subplots(1, len(names), sharey=True)
-    style = {"x": "objects", "hue": "guidance", "style": "caption", "hue_order": ["none", "full"]}
+    captions = images["caption"].unique()
+    fig = Figure(figsize=(3.0 * len(names) + 0.8, 1.9 * len(captions) + 0.6), layout="constrained")
+    grid = fig.subplots(len(captions), len(names), squeeze=False, sharex=True, sharey=True)
     palette = {"none": BASE, "full": METHOD}
-    for ax, name in zip(axes, names, strict=True):
-        sns.lineplot(images, y=name, ax=ax, palette=palette, markers=True, err_style="bars", seed=0, **style)
-        ax.set(title=name, ylabel="", xlabel="objects in the prompt", ylim=(0, 1.05))
-        ax.get_legend().remove()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    for axes, caption in zip(grid, captions, strict=True):
+        chosen = images[images["caption"] == caption]
+        for ax, name in zip(axes, names, strict=True):
+            sns.pointplot(
+                chosen, x="objects", y=name, hue="guidance", hue_order=palette, palette=palette, ax=ax, seed=0,
+                native_scale=True, dodge=0.15, markersize=4, linewidth=1.5, err_kws={"linewidth": 1.2},
+            )  # fmt: skip
+            ax.set(title=name if ax in grid[0] else "", xlabel="", ylabel="", ylim=(0, 1.05))
+            ax.get_legend().remove()
+        axes[0].set_ylabel(f"{caption} captions")
+    for ax in grid[-1]:
+        ax.set_xlabel("objects in the prompt")
+    grid[0, 0].legend(fontsize=8, loc="lower left")
     fig.suptitle(title + "; 5 and 6 objects lie outside the training distribution", fontsize=10)
     return fig
 

@@ -3,6 +3,7 @@
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -154,6 +155,22 @@ def test_ablation_table_colours_by_what_is_better():
     verdicts = np.asarray(fig.axes[0].collections[0].get_array()).reshape(4, 2)
     assert verdicts.tolist() == [[0, 0], [1, -1], [0, 1], [0, 0]]
     assert "0.600\n+0.500 [+0.450, +0.550]" in texts(fig) and texts(fig).count("-") == 2
+
+
+def test_objects_plot_has_a_row_per_caption_and_leaves_out_what_was_not_drawn():
+    rows = [
+        {"guidance": guidance, "caption": caption, "objects": n, "recall": share}
+        for caption, counts in (("long", (1, 2, 6)), ("short", (1, 2)))
+        for guidance, share in (("none", 0.25), ("full", 0.75))
+        for n in counts
+    ]
+    fig = figures.objects_plot(pd.DataFrame(rows), ("recall",), "a title")
+    drawn(fig)
+    long, short = fig.axes
+    assert (long.get_ylabel(), short.get_ylabel(), long.get_title()) == ("long captions", "short captions", "recall")
+    points = [line for line in short.lines if len(line.get_xdata()) == 2 and line.get_marker() == "o"]
+    assert [line.get_ydata().tolist() for line in points] == [[0.25, 0.25], [0.75, 0.75]]
+    assert [text.get_text() for text in long.get_legend().get_texts()] == ["none", "full"]
 
 
 def test_strength_plot_orders_strengths_as_numbers():
