@@ -17,7 +17,7 @@ from helpers.report import REPORTS
 pytestmark = pytest.mark.pipeline
 CASES = {  # of every experiment, what runs in the smoke profile
     "dga": ["none", "coverage", "full"],
-    "dca": ["none", "full"],
+    "dca": ["none", "none_again", "full"],
     "dma": ["none", "full"],
     "combinations": ["none", "source", "text_layout_drag"],
     "robustness": ["segmenter_error", "strength_drag"],

@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from helpers import figures
+from helpers.again_figures import again_grid, budget_plot
+from helpers.drawn import load as load_drawn
 from helpers.miniature.benchmark import load_captioned
 from helpers.params import Params, load
 from helpers.paths import RESULTS
@@ -15,15 +17,17 @@ from helpers.trace import Trace
 
 DCA = RESULTS / "dca"
 PLOTTED = ("attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects", "kernel_distance")
+AGAIN = {"unguided": ("none", "none_again", "none_best"), "guided": ("full", "full_again", "full_best")}  # more tries
+BOUGHT = ("attribute_acc", "relation_acc", "clip_score")
 TABLED = ("attribute_acc", "relation_acc", "recall", "color_acc", "clip_score", "extra_objects", "kernel_distance")
 
 
 def by_objects(params: Params, scored: dict[str, Scored], scenes: dict) -> pd.DataFrame:
-    """A line per image of the cases with every term and of those without guidance: how many objects, which caption."""
-    rows = []
+    """A line per image of the cases with every term and of their baselines: how many objects, which caption."""
+    rows, baselines = [], {params.dca.case(case).baseline for case in scored}
     for case, found in scored.items():
         chosen = params.dca.case(case)
-        if chosen.weight is None or chosen.baseline != "none" or case == "full":
+        if case in baselines or chosen.baseline != "none" or case == "full":
             known = {scene.id: len(scene.things) for scene in scenes[case]}
             label = {"guidance": "none" if chosen.weight is None else "full", "caption": chosen.caption}
             rows += [{**label, "case": case, "objects": known[row["id"]], **row} for row in found.rows]
@@ -37,14 +41,21 @@ def write(folder: Path, params: Params, reference) -> dict:
     scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
     same = {case for case, c in chosen.items() if (c.split, c.caption) == ("test", "long")}
     ours = {case: "attributes_relations" if case in same else c.baseline for case, c in chosen.items()}
-    baselines = {"diff": {case: c.baseline for case, c in chosen.items()}, "diff_attributes_relations": ours}
+    lines = {label: [case for case in cases if case in scored] for label, cases in AGAIN.items()}
+    baselines = {
+        "diff": {case: c.baseline for case, c in chosen.items()},
+        "diff_attributes_relations": ours,
+        "diff_once": {case: cases[0] for cases in AGAIN.values() for case in cases[1:]},
+        "diff_unguided": dict(zip(AGAIN["guided"][1:], AGAIN["unguided"][1:], strict=True)),
+    }
     metrics = experiment_metrics(scored, scenes, baselines, reference)
     images = by_objects(params, scored, scenes)
     kept = ["attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects"]
     table(plain(metrics), list(baselines)).to_csv(folder / "dca.csv", index=False)
     means = images.groupby(["guidance", "caption", "objects"], sort=False)[kept].mean().reset_index()
     means.round(4).to_csv(folder / "dca_by_objects.csv", index=False)
-    headline = [case for case in scored if chosen[case].images == "headline"]
+    headline = [case for case in scored if chosen[case].images == "headline" and chosen[case].tries == 1]
+    pairs = {label: cases[:2] for label, cases in lines.items() if len(cases) > 1}
     traces = {case: Trace.load(DCA / "sample" / case / "trace") for case in headline}
     title = about(params)
     pictures = {
@@ -53,6 +64,11 @@ def write(folder: Path, params: Params, reference) -> dict:
         "dca_table": figures.ablation_table(metrics, TABLED, title),
         "dca_objects": figures.objects_plot(images, ("attribute_acc", "relation_acc", "recall"), title),
     }
+    if pairs:
+        drawn = {label: tuple(load_drawn(DCA / "sample" / case) for case in pair) for label, pair in pairs.items()}
+        rows = {label: tuple(scored[case].rows for case in pair) for label, pair in pairs.items()}
+        pictures["dca_again"] = again_grid(drawn, rows, scenes["none"], title)
+        pictures["dca_budget"] = budget_plot(metrics, lines, BOUGHT, title)
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
     return metrics
