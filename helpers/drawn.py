@@ -4,14 +4,17 @@ images.npz holds uint8 (n, 64, 64, 3), run.json what was drawn with which settin
 """
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from helpers import trace
+from helpers.files import read_folder, replace_folder
 from helpers.trace import Trace
+
+FILES = ("images.npz", "run.json", *(f"trace/{name}" for name in trace.FILES))
 
 
 @dataclass
@@ -30,24 +33,35 @@ class Drawn:
 
 def save(drawn: Drawn, folder: Path, about: dict) -> None:
     """Write images.npz, run.json and, if there is one, trace/ into `folder`, all or nothing. about: JSON data, with the
-    case's own values under "settings"."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    pixels = (drawn.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    np.savez_compressed(part / "images.npz", images=pixels)
-    (part / "run.json").write_text(json.dumps({**about, "warnings": drawn.warnings, "rows": drawn.rows}, indent=1))
-    if drawn.trace is not None:
-        drawn.trace.save(part / "trace")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    case's own values under "settings". ValueError names the images that are not finite: they would be black.
+    """
+    lost = [row for row, image in zip(drawn.rows, drawn.images, strict=True) if not image.isfinite().all()]
+    if lost:
+        named = ", ".join(f"{row['id']} (seed {row['seed']})" for row in lost)
+        raise ValueError(
+            f"{len(lost)} of {len(drawn.rows)} pictures are not finite and none is saved: {named}; lower the strength "
+            "or set its clip, and draw them again"
+        )
+
+    def write(new: Path) -> None:
+        pixels = (drawn.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        np.savez_compressed(new / "images.npz", images=pixels)
+        (new / "run.json").write_text(json.dumps({**about, "warnings": drawn.warnings, "rows": drawn.rows}, indent=1))
+        if drawn.trace is not None:
+            drawn.trace.save(new / "trace")
+
+    replace_folder(folder, write, FILES)
 
 
 def load(folder: Path) -> Drawn:
     """What `save` wrote, without its trace; FileNotFoundError says how to make it."""
-    if not (folder / "run.json").exists():
-        raise FileNotFoundError(f"{folder} holds no drawn images: run `dvc repro`")
-    run = json.loads((folder / "run.json").read_text())
-    with np.load(folder / "images.npz") as stored:
-        images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2).float() / 255
-    return Drawn(images, run["rows"], run["warnings"], settings=run["settings"])
+
+    def read(folder: Path) -> Drawn:
+        if not (folder / "run.json").exists():
+            raise FileNotFoundError(f"{folder} holds no drawn images: run `dvc repro`")
+        run = json.loads((folder / "run.json").read_text())
+        with np.load(folder / "images.npz") as stored:
+            images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2).float() / 255
+        return Drawn(images, run["rows"], run["warnings"], settings=run["settings"])
+
+    return read_folder(folder, read)

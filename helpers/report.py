@@ -2,6 +2,7 @@
 
 import json
 
+from helpers.files import writing
 from helpers.paths import FIGURES, RESULTS
 
 REPORTS = ("dga", "dca", "dma", "combinations", "robustness", "layout", "ilgd", "miniature")
@@ -9,7 +10,8 @@ REPORTS = ("dga", "dca", "dma", "combinations", "robustness", "layout", "ilgd", 
 
 def main() -> None:
     metrics = {name: json.loads((RESULTS / name / "metrics.json").read_text()) for name in REPORTS}
-    (FIGURES / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    with writing(FIGURES / "metrics.json") as file:
+        file.write(json.dumps(metrics, indent=1) + "\n")
 
 
 if __name__ == "__main__":

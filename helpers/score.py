@@ -4,7 +4,6 @@ One folder per case: score.json (a row of numbers and the recognised objects per
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import torch
 
 from helpers.conditions import decode_mask, encode_mask
 from helpers.drawn import Drawn, load
+from helpers.files import output, read_folder, replace_folder
 from helpers.metrics import appearance, concepts, drag, layout
 from helpers.metrics.clip_score import clip_score
 from helpers.metrics.judge import Found, Judge
@@ -26,6 +26,7 @@ from helpers.miniature.drags import load_drags
 from helpers.paths import RESULTS, weights
 from helpers.perception.similarity import Similarity
 
+FILES = ("score.json", "features.npy")
 SHOWN = ("recall", "box_iou", "clip_score", "drag_md", "edit_fidelity")  # printed by the stage
 OF_SOURCE = ("drag_md", "image_fidelity", "edit_fidelity", "background_psnr")
 
@@ -83,26 +84,29 @@ def _scored(drawn: Drawn, verdicts: Sequence[dict], found: list[list[Found]], ju
 
 def save(scored: Scored, folder: Path) -> None:
     """Write score.json and features.npy into `folder`, all or nothing."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    found = [[asdict(f) | {"mask": encode_mask(f.mask)} for f in objects] for objects in scored.found]
-    (part / "score.json").write_text(json.dumps({"rows": scored.rows, "found": found}, indent=1))
-    np.save(part / "features.npy", scored.features.numpy())
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+
+    def write(new: Path) -> None:
+        found = [[asdict(f) | {"mask": encode_mask(f.mask)} for f in objects] for objects in scored.found]
+        (new / "score.json").write_text(json.dumps({"rows": scored.rows, "found": found}, indent=1))
+        np.save(new / "features.npy", scored.features.numpy())
+
+    replace_folder(folder, write, FILES)
 
 
 def load_score(folder: Path) -> Scored:
     """What `save` wrote; FileNotFoundError says how to make it."""
-    if not (folder / "score.json").exists():
-        raise FileNotFoundError(f"{folder} holds no scores: run `dvc repro`")
-    stored = json.loads((folder / "score.json").read_text())
-    found = [
-        [Found(**f | {"box": tuple(f["box"]), "mask": decode_mask(f["mask"])}) for f in objects]
-        for objects in stored["found"]
-    ]
-    return Scored(stored["rows"], found, torch.from_numpy(np.load(folder / "features.npy")))
+
+    def read(folder: Path) -> Scored:
+        if not (folder / "score.json").exists():
+            raise FileNotFoundError(f"{folder} holds no scores: run `dvc repro`")
+        stored = json.loads((folder / "score.json").read_text())
+        found = [
+            [Found(**f | {"box": tuple(f["box"]), "mask": decode_mask(f["mask"])}) for f in objects]
+            for objects in stored["found"]
+        ]
+        return Scored(stored["rows"], found, torch.from_numpy(np.load(folder / "features.npy")))
+
+    return read_folder(folder, read)
 
 
 def reference_features(judge: Judge) -> torch.Tensor:
@@ -152,9 +156,10 @@ VERDICTS = {
 
 
 def main(experiment: str, case: str) -> None:
+    folder = output(f"{RESULTS.name}/{experiment}/score/{case}", FILES)
     drawn = load(RESULTS / experiment / "sample" / case)
     scored = VERDICTS[experiment](drawn, Judge.from_pretrained(weights("judge")).eval())
-    save(scored, RESULTS / experiment / "score" / case)
+    save(scored, folder)
     shown = {name: np.nanmean([row[name] for row in scored.rows]) for name in SHOWN if name in scored.rows[0]}
     print(f"{case}: {len(scored.rows)} images, " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 

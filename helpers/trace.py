@@ -1,7 +1,6 @@
 """What a run recorded of a few images, step by step: for figures and widgets, which never sample."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Drag, Layout
+from helpers.files import read_folder, replace_folder
 
+FILES = ("trace.json", "arrays.npz")
 SIDE = 128  # frames are not kept larger
 
 
@@ -98,11 +99,7 @@ class Trace:
                 record.maps |= {name: record.maps[name][:, :regions] for name in padded}
 
     def save(self, folder: str | Path) -> Path:
-        """Write trace.json and arrays.npz; an older trace at `folder` is replaced, nothing is left half-written."""
-        folder = Path(folder)
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        """Write trace.json and arrays.npz, all or nothing; an older trace at `folder` is replaced, nothing else is."""
         arrays, entries = {}, []
         for n, record in enumerate(self.records):
             arrays |= {f"{n}/frames": record.frames, f"{n}/final": record.final}
@@ -112,17 +109,21 @@ class Trace:
             asked = {kind: condition and condition.model_dump(mode="json") for kind, condition in asked.items()}
             entries.append({"index": record.index, "prompt": record.prompt, "seed": record.seed, **asked})
         head = {"timesteps": self.timesteps, "sigmas": self.sigmas, "settings": self.settings, "records": entries}
-        (part / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
-        np.savez_compressed(part / "arrays.npz", **arrays)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-        return folder
+
+        def write(new: Path) -> None:
+            (new / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
+            np.savez_compressed(new / "arrays.npz", **arrays)
+
+        return replace_folder(folder, write, FILES)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Trace":
         """Read what `save` wrote; FileNotFoundError when it is not there."""
-        folder = Path(folder)
-        for name in ("trace.json", "arrays.npz"):
+        return read_folder(folder, cls._read)
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Trace":
+        for name in FILES:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}, so it is no trace: make one with sample(..., trace=)")
         head = json.loads((folder / "trace.json").read_text())

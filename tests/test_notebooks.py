@@ -72,3 +72,11 @@ def test_skeleton(notebook):
     whole = "\n".join(text)
     for heading in ("**What you will see**", "**Needs**", "## Takeaway", "**Try it yourself**", "**References**"):
         assert heading in whole, heading
+
+
+def test_the_folder_is_checked_before_any_work(notebook):
+    cells = code(notebook)
+    at = next(k for k, cell in enumerate(cells) if "parameters" in tags(cell))
+    if "out: str" in cells[at].source:
+        assert cells[at + 1].source.startswith("folder = output(out")
+        assert not any("out" in cell.source.split() for cell in cells[at + 2 :]), "out is used only through folder"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.conditions import Layout, Region
+from helpers.files import MARKER
 from helpers.guidance import CFG, Window
 from helpers.guidance.dga import DGA
 from helpers.sampling import sample
@@ -100,7 +101,7 @@ def test_saved_and_loaded(tiny, segmenter, tmp_path):
         for key in a.curves:
             np.testing.assert_array_equal(np.float32(a.curves[key]), b.curves[key])
     files = list(folder.iterdir())
-    assert sorted(f.name for f in files) == ["arrays.npz", "trace.json"]
+    assert sorted(f.name for f in files) == [MARKER, "arrays.npz", "trace.json"]
     assert sum(f.stat().st_size for f in files) < 2 * 2e6
     json.loads((folder / "trace.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
 

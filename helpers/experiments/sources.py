@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from helpers.backbones import Backbone, load_backbone
+from helpers.files import writing
 from helpers.inversion import Trajectory, invert
 from helpers.miniature.combined import load_combined
 from helpers.miniature.drags import Case as Drag
@@ -33,11 +34,9 @@ class Sources:
 
     def save(self, path: Path) -> None:
         """Write a npz file, all or nothing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part.npz")
         arrays = {name: value.cpu().numpy() for name, value in vars(self.trajectory).items()}
-        np.savez_compressed(part, ids=np.array(self.ids), **arrays)
-        part.rename(path)
+        with writing(path, "wb") as file:
+            np.savez_compressed(file, ids=np.array(self.ids), **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Sources":

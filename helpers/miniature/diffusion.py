@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import CLIPTextModel
 
+from helpers.files import writing
 from helpers.miniature.autoencoder import to_tensor
 from helpers.miniature.captions import random_caption
 from helpers.miniature.text import WINDOW, tokenizer
@@ -103,8 +104,8 @@ class Bank(Dataset):
             latents[first : first + len(drawn)] = posterior.mean.float().cpu().numpy()
             labels[first : first + len(drawn)] = [label_map(s, r.visible) for s, r in zip(drawn, rendered)]
             scenes += drawn
-        (self.folder / "scenes.part").write_bytes(pickle.dumps(scenes))
-        (self.folder / "scenes.part").rename(self.folder / "scenes.pkl")
+        with writing(self.folder / "scenes.pkl", "wb") as file:
+            pickle.dump(scenes, file)
 
     def __len__(self):
         return self.length

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from helpers.conditions import Drag, Move, encode_image
+from helpers.files import writing
 from helpers.miniature.captions import short_caption
 from helpers.miniature.world import SIDE, Scene, Thing, mask_box, move, random_scene, render
 from helpers.paths import DATA
@@ -158,13 +159,11 @@ def make_case(split: str, number: int) -> Case:
 
 def store(cases: dict[str, list[Case]], path: Path) -> None:
     """Write cases by split as JSON, one case a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     lines = {
         split: ",\n".join(case.model_dump_json(exclude_defaults=True) for case in some) for split, some in cases.items()
     }
-    part.write_text("{" + ",\n".join(f'"{split}": [\n{text}\n]' for split, text in lines.items()) + "}\n")
-    part.rename(path)
+    with writing(path) as file:
+        file.write("{" + ",\n".join(f'"{split}": [\n{text}\n]' for split, text in lines.items()) + "}\n")
 
 
 def write(folder: Path = DATA) -> None:

@@ -6,6 +6,7 @@ import json
 import torch
 import torch.nn.functional as F
 
+from helpers.files import writing
 from helpers.metrics.quality import HEAD, Quality, layers_of
 from helpers.miniature.flaws import pictures
 from helpers.paths import weights
@@ -54,11 +55,9 @@ def main() -> None:
     clip = Similarity.load(weights("judge-clip"))
     quality = fitted(clip, *pictures("fit", 2000))
     numbers = measure(*(quality(images) for images in pictures("held-out", 500)))
-    HEAD.parent.mkdir(parents=True, exist_ok=True)
-    part = HEAD.with_suffix(".part")
     stored = {name: getattr(quality, name).tolist() for name in ("mean", "spread", "weight")}
-    part.write_text(json.dumps({**stored, "bias": quality.bias, "metrics": numbers}))
-    part.rename(HEAD)
+    with writing(HEAD) as file:
+        json.dump({**stored, "bias": quality.bias, "metrics": numbers}, file)
     print(", ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
 
 

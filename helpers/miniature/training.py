@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from helpers.files import writing
 from helpers.miniature.world import Scene, random_scene
 
 SEEDS = {
@@ -153,8 +154,8 @@ def fit(
     def save(step):
         state = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
         state["optimisers"] = [o.state_dict() for o in optims]
-        torch.save(state, state_file.with_suffix(".part"))
-        state_file.with_suffix(".part").rename(state_file)
+        with writing(state_file, "wb") as file:
+            torch.save(state, file)
 
     kept = saved = time.time()
     recent: dict[str, list[float]] = {}  # since the last line of the log, or since the run went on

@@ -1,7 +1,6 @@
 """What the training notebooks share: where a run and its weights lie, held-out scenes, publishing of weights."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from helpers.conditions import Layout, Region, encode_mask
+from helpers.files import replace_folder
 from helpers.miniature.benchmark import Case, Named, load_scenes, scene_of
 from helpers.miniature.world import Scene, is_held_out, mask_box
 from helpers.paths import CHECKPOINTS, MODELS
@@ -24,14 +24,13 @@ def places(model: str, profile: str) -> tuple[Path, Path]:
 
 def publish(out: Path, save: Callable[[Path], object], numbers: dict[str, dict[str, float]]) -> None:
     """Replace the weights in `out`, all or nothing. save(folder) writes them; numbers: {model: {metric: value}}."""
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save(part)
     rounded = {model: {name: round(value, 4) for name, value in row.items()} for model, row in numbers.items()}
-    (part / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+
+    def write(new: Path) -> None:
+        save(new)
+        (new / "metrics.json").write_text(json.dumps(rounded, indent=1) + "\n")
+
+    replace_folder(out, write, ["training.ipynb"])  # `make train` puts it there
 
 
 def held_out(n: int) -> tuple[list[Scene], torch.Tensor]:

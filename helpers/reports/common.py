@@ -1,7 +1,7 @@
 """What all reports share: numbers with intervals, paired differences, tables, and where all that is written."""
 
 import json
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from helpers import figures
+from helpers.files import writing
 from helpers.metrics.judge import Judge
 from helpers.miniature.benchmark import Case
 from helpers.params import Params
@@ -23,18 +24,15 @@ def publish(name: str, write: Callable[[Path], dict]) -> None:
 
     All of it is made in a new folder first, so that an error leaves the old figures as they were.
     """
-    part = FIGURES.with_name(f"figures.{name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     figures.use_style()
-    metrics = RESULTS / name / "metrics.json"
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(json.dumps(plain(write(part)), indent=1) + "\n")
     FIGURES.mkdir(exist_ok=True)
-    for path in sorted(part.iterdir()):
-        path.replace(FIGURES / path.name)
-        print(f"figures/{path.name}")
-    part.rmdir()
+    with tempfile.TemporaryDirectory(prefix=f".figures.{name}.", dir=FIGURES.parent) as folder:
+        numbers = json.dumps(plain(write(Path(folder))), indent=1) + "\n"
+        for path in sorted(Path(folder).iterdir()):
+            path.replace(FIGURES / path.name)
+            print(f"figures/{path.name}")
+    with writing(RESULTS / name / "metrics.json") as file:
+        file.write(numbers)
 
 
 def real() -> torch.Tensor:
