@@ -1,33 +1,45 @@
 """What the user asks for, as plain validated data: JSON in (`model_validate_json`) and JSON out (`model_dump_json`)."""
 
 import base64
-import binascii
 import io
 import re
-from itertools import groupby
+from numbers import Integral, Real
+from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from PIL import Image, ImageOps
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
-from helpers.tokens import locate
+LARGEST = 4096 * 4096  # pixels of a mask or a picture; a text of a few letters could ask for any number
+ROUNDING = 1e-3  # of a pixel
 
 
 def encode_mask(mask: np.ndarray) -> str:
-    """Boolean (H, W) mask -> "HxW:a,b,c,...": lengths of alternating runs in row order, beginning with False."""
-    flat = np.asarray(mask, bool).ravel()
-    runs = [(bool(value), len(list(run))) for value, run in groupby(flat)]
-    lengths = ([0] if runs[0][0] else []) + [n for _, n in runs]
-    return f"{mask.shape[0]}x{mask.shape[1]}:{','.join(map(str, lengths))}"
+    """Boolean (H, W) mask -> "HxW:a,b,c,...": lengths of alternating runs in row order, beginning with False.
+
+    ValueError for other shapes, and for values that are neither True nor False (0 and 1 are taken).
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise ValueError(f"a mask is (H, W), got {mask.shape}: give one mask, without other axes")
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise ValueError(
+            f"a mask says True or False, this {mask.dtype} one has other values: compare it, as in x > 0.5"
+        )
+    flat = mask.astype(bool).ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff([0, *changes, flat.size]).tolist()
+    return f"{mask.shape[0]}x{mask.shape[1]}:{','.join(map(str, [0] * bool(flat[0]) + lengths))}"
 
 
 def decode_mask(text: str) -> np.ndarray:
-    """The inverse of `encode_mask`: bool (H, W). ValueError when the runs do not fill the size."""
-    match = re.fullmatch(r"(\d+)x(\d+):(\d+(?:,\d+)*)", text)
+    """The inverse of `encode_mask`: bool (H, W). ValueError when the runs do not fill the size, or it is too large."""
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9}):(\d{1,18}(?:,\d{1,18})*)", text, re.ASCII)
     if not match:
         raise ValueError(f"the mask {text[:40]!r} is not of the form 'HxW:run,run,...': make it with encode_mask")
     height, width = int(match[1]), int(match[2])
+    _check_size("the mask", height, width)
     lengths = [int(n) for n in match[3].split(",")]
     if sum(lengths) != height * width:
         raise ValueError(
@@ -39,23 +51,108 @@ def decode_mask(text: str) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray) -> str:
-    """uint8 (H, W, 3) image -> its PNG as base64 text."""
+    """(H, W, 3) image, uint8 or floats in [0, 1] -> its PNG as base64 text. Grey is (H, W); RGBA lies on white.
+
+    ValueError for other shapes, types and values.
+    """
+    pixels = np.asarray(image)
+    if pixels.ndim not in (2, 3) or not pixels.size or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
+        first = " channels come last: image.transpose(1, 2, 0)" if pixels.shape[:1] in ((1,), (3,), (4,)) else ""
+        raise ValueError(
+            f"a picture is (H, W, 3), or (H, W) where it is grey, got {pixels.shape}:{first or ' reshape it'}"
+        )
+    if pixels.dtype.kind == "f":
+        if not (pixels >= 0).all() or not (pixels <= 1).all():
+            raise ValueError(
+                f"a {pixels.dtype} picture has values from {pixels.min():g} to {pixels.max():g}: scale them to [0, 1]"
+            )
+        pixels = (pixels * 255).round().astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8, or floats in [0, 1], got {pixels.dtype}: convert it")
+    _check_size("the picture", *pixels.shape[:2])
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", optimize=True)
+    grey = pixels.shape[2:] == (1,)
+    _opaque(Image.fromarray(pixels[:, :, 0] if grey else pixels)).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
 def decode_image(text: str) -> np.ndarray:
-    """The inverse of `encode_image`: uint8 (H, W, 3). ValueError when the text holds no image."""
+    """The inverse of `encode_image`, also of other PNG and JPEG files: uint8 (H, W, 3). ValueError when the text holds
+    no image, or too large a one."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
-            return np.asarray(image.convert("RGB"))
-    except (binascii.Error, UnidentifiedImageError, OSError):
+        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))  # the header alone
+    except Exception:  # whatever a decoder stumbles over
         raise ValueError(f"{text[:40]!r} is no image as base64 text: make it with encode_image") from None
+    _check_size("the picture", image.height, image.width)
+    try:
+        image.load()
+    except Exception as error:
+        raise ValueError(f"the image {text[:40]!r} is damaged ({error}): make it with encode_image") from None
+    return np.asarray(_opaque(ImageOps.exif_transpose(image)))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, as it is seen on white paper."""
+    if image.mode == "F":
+        raise ValueError("the picture holds floats in a file: save it with 8 bits per channel")
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion cuts at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _check_size(name: str, height: int, width: int) -> None:
+    if not 0 < height * width <= LARGEST:
+        raise ValueError(
+            f"{name} is {height}x{width}: at least one and at most {LARGEST:,} pixels are served, resize it"
+        )
+
+
+def _number(value: object, kind: type = Real) -> object:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
+        raise ValueError(
+            f"{value!r} is no {'whole number' if kind is Integral else 'number'}: write one without quotes"
+        )
+    return int(value) if kind is Integral else float(value)
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(lambda value: _number(value, Integral))]
+Point = tuple[Number, Number]
+
+
+def locate(prompt: str, phrase: str, start: int | None = None) -> int:
+    """The character where `phrase` begins in `prompt`, as whole words; ValueError when absent or ambiguous."""
+    starts = [i for i in range(len(prompt)) if prompt.startswith(phrase, i) and _whole_words(prompt, i, len(phrase))]
+    if not starts:
+        raise ValueError(f"the phrase {phrase!r} is not in the prompt {prompt!r}: copy it from the prompt, whole words")
+    if start is None and len(starts) > 1:
+        raise ValueError(
+            f"the phrase {phrase!r} occurs {len(starts)} times in the prompt {prompt!r}: "
+            f"say which one with start={' or '.join(map(str, starts))}"
+        )
+    if start is not None and start not in starts:
+        raise ValueError(
+            f"the phrase {phrase!r} does not begin at start={start} of the prompt {prompt!r}: "
+            f"use start={' or '.join(map(str, starts))}"
+        )
+    return starts[0] if start is None else start
+
+
+def _whole_words(prompt: str, start: int, length: int) -> bool:
+    around = prompt[start - 1 : start] + prompt[start + length : start + length + 1]
+    return not any(c.isalnum() for c in around)
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, *values, **fields):
+        if values:
+            names = ", ".join(f"{name}=..." for name in type(self).model_fields)
+            raise TypeError(f"{type(self).__name__} takes its values by name, got {values[0]!r:.60}: write {names}")
+        super().__init__(**fields)
 
 
 class Prompt(_Data):
@@ -77,12 +174,12 @@ class Region(_Data):
 
     phrase: words copied from the prompt. start: the character where it begins; needed only when it occurs twice.
     box: (x0, y0, x1, y1) as fractions of the image's width and height, in [0, 1], x0 < x1, y0 < y1.
-    mask: a boolean mask as text, see `encode_mask`.
+    mask: a boolean mask as text, see `encode_mask`, of the whole image at any size.
     """
 
     phrase: str
-    start: int | None = None
-    box: tuple[float, float, float, float] | None = None
+    start: Whole | None = None
+    box: tuple[Number, Number, Number, Number] | None = None
     mask: str | None = None
 
     @model_validator(mode="after")
@@ -128,7 +225,7 @@ class Layout(_Data):
         return self
 
     def masks(self, height: int, width: int) -> torch.Tensor:
-        """(n, H, W) float32 in [0, 1]: masks as they are, boxes with the covered share of every border pixel."""
+        """(n, H, W) float32 in [0, 1]: the share of every pixel that a box, or a mask of any size, covers."""
         return torch.stack([_rasterise(region, height, width) for region in self.regions])
 
     def boxes_only(self) -> "Layout":
@@ -161,13 +258,8 @@ def _tight(region: Region) -> tuple[float, float, float, float]:
 
 def _rasterise(region: Region, height: int, width: int) -> torch.Tensor:
     if region.mask is not None:
-        mask = decode_mask(region.mask)
-        if mask.shape != (height, width):
-            raise ValueError(
-                f"the mask of {region.phrase!r} is {mask.shape[0]}x{mask.shape[1]}, the masks here are "
-                f"{height}x{width}: resize it and encode it again with encode_mask"
-            )
-        return torch.from_numpy(mask).float()
+        mask = torch.from_numpy(decode_mask(region.mask)).float()
+        return (_overlap(height, len(mask)) @ mask @ _overlap(width, mask.size(1)).T).clamp(0, 1)
     x0, y0, x1, y1 = region.box
     return torch.outer(_covered(y0, y1, height), _covered(x0, x1, width))
 
@@ -178,11 +270,18 @@ def _covered(start: float, stop: float, n: int) -> torch.Tensor:
     return ((left + 1).clamp(max=stop * n) - left.clamp(min=start * n)).clamp(min=0).float()
 
 
+def _overlap(n: int, m: int) -> torch.Tensor:
+    """(n, m): the share of each of n pixels that lies in each of m along the same line."""
+    edges, left = torch.arange(n + 1, dtype=torch.float64)[:, None] * m / n, torch.arange(m, dtype=torch.float64)
+    common = torch.minimum(edges[1:], left + 1) - torch.maximum(edges[:-1], left)
+    return (common.clamp(min=0) * n / m).float()
+
+
 class Move(_Data):
     """Drag the point `handle` to `target`: (x, y) as fractions of the image's width and height, in [0, 1]."""
 
-    handle: tuple[float, float]
-    target: tuple[float, float]
+    handle: Point
+    target: Point
 
     @model_validator(mode="after")
     def _check(self):
@@ -211,7 +310,7 @@ class Drag(_Data):
         Prompt(text=self.prompt)
         height, width = decode_image(self.source).shape[:2]
         if not self.moves:
-            raise ValueError(f"the drag of {self.prompt!r} has no handles: give at least one Move(handle, target)")
+            raise ValueError(f"the drag of {self.prompt!r} has no handles: give at least one Move(handle=, target=)")
         handles = [move.handle for move in self.moves]
         twice = next((h for h in handles if handles.count(h) > 1), None)
         if twice:
@@ -233,6 +332,11 @@ class Drag(_Data):
         for x, y in handles:
             if not mask[min(int(y * height), height - 1), min(int(x * width), width - 1)]:
                 raise ValueError(f"the handle {(x, y)} is not on the drag's mask: mark the object that it shall move")
+        if not _stays(mask, self.moves):
+            raise ValueError(
+                f"the drag of {self.prompt!r} moves all of its mask out of the image, so that nothing guides it: put "
+                f"the target {self.moves[0].target} further inside"
+            )
         return self
 
     @property
@@ -249,3 +353,14 @@ class Drag(_Data):
         height, width = self.size
         places = torch.tensor([[move.handle, move.target] for move in self.moves])
         return tuple((places * torch.tensor([width, height]) - 0.5).unbind(1))
+
+
+def _stays(mask: np.ndarray, moves: tuple[Move, ...]) -> bool:
+    """Is a pixel of the mask still in the image when each follows the handle next to it?"""
+    size = np.array(mask.shape[::-1])
+    places = np.argwhere(mask)[:, ::-1]
+    handles, targets = (np.array([getattr(move, name) for move in moves]) * size for name in ("handle", "target"))
+    ways = targets - handles
+    nearest = np.stack([np.square(places + 0.5 - handle).sum(1) for handle in handles]).argmin(0)
+    moved = places + ways[nearest]
+    return bool(((moved > -ROUNDING) & (moved < size - 1 + ROUNDING)).all(1).any())

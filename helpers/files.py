@@ -3,7 +3,9 @@
 A folder that `replace_folder` wrote lists its files in a marker; it may be replaced as long as it holds nothing else.
 """
 
+import errno
 import os
+import random
 import secrets
 import shutil
 import time
@@ -67,6 +69,15 @@ def replace_folder(folder: str | Path, write: Callable[[Path], object], files: C
     return folder
 
 
+def remove_folder(folder: str | Path) -> None:
+    """Delete a folder that `replace_folder` wrote. ValueError, before anything is, for one with other files and for one
+    that is never replaced."""
+    folder = Path(folder).resolve()
+    _check_place(folder)
+    _check_files(folder, ())
+    shutil.rmtree(folder)
+
+
 def read_folder(folder: str | Path, read: Callable[[Path], T]) -> T:
     """read(folder), all of it from one state of the folder also while another process replaces it.
 
@@ -110,30 +121,36 @@ def _beside(path: Path) -> Path:
 def _swap(new: Path, folder: Path, known: Collection[str]) -> None:
     """Put `new` where `folder` is. Between the two renames another writer may put its own there: then once more."""
     old = new.with_name(f"{new.name}.old")
-    for _ in range(TRIES):
-        _check_files(folder, known)
-        try:
+    try:
+        for _ in range(TRIES):
+            _check_files(folder, known)
             with suppress(FileNotFoundError):
                 folder.rename(old)
-            new.rename(folder)
-            return
-        except OSError:
-            if not folder.exists():
-                raise
-        finally:
-            if old.exists() and not folder.exists():  # an error or a signal between the two: nothing is lost
+            try:
+                new.rename(folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            shutil.rmtree(old, ignore_errors=True)  # another writer's took its place
+            time.sleep(random.uniform(0, PAUSE))
+    except BaseException:
+        if old.exists() and not folder.exists():  # an error or a signal between the two renames: nothing is lost
+            with suppress(OSError):  # unless another writer has put its own there
                 old.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-    raise RuntimeError(
-        f"{folder} is written by others all the time: wait until they are done, or choose another folder"
-    )
+        raise
+    raise RuntimeError(f"{folder} is replaced by others all the time: wait for them, or choose another folder")
 
 
 def _check_files(folder: Path, known: Collection[str]) -> None:
     """ValueError if the folder holds what is neither in its marker nor in `known`."""
-    marker = folder / MARKER
-    own = {MARKER, *known, *(marker.read_text().splitlines() if marker.is_file() else ())}
-    foreign = next((name for name in _files(folder) if name not in own), None)
+
+    def first_foreign(folder: Path) -> str | None:
+        marker = folder / MARKER
+        own = {MARKER, *known, *(marker.read_text().splitlines() if marker.is_file() else ())}
+        return next((name for name in _files(folder) if name not in own), None)
+
+    foreign = read_folder(folder, first_foreign)
     if foreign is not None:
         raise ValueError(
             f"{folder} holds {foreign!r}, which was not written by the lab, so it is not replaced: move it away, or "
@@ -143,7 +160,8 @@ def _check_files(folder: Path, known: Collection[str]) -> None:
 
 def _check_place(folder: Path) -> None:
     """ValueError for a folder (resolved) that is never replaced, whatever it holds."""
-    kept = {"the repository": ROOT, "the working directory": Path.cwd(), "the home directory": Path.home()}
+    home = Path(os.path.expanduser("~"))
+    kept = {"the repository": ROOT, "the working directory": Path.cwd(), "the home directory": home}
     for name, place in kept.items():
         if folder == place.resolve() or folder in place.resolve().parents:
             raise ValueError(f"{folder} is {name} or holds it and is never replaced: choose a folder of its own")
@@ -155,8 +173,9 @@ def _check_place(folder: Path) -> None:
             f"{folder} is part of the repository and is never replaced: choose a folder below "
             f"{', '.join(f'{top}/' for top in OUTPUTS)}"
         )
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, no folder: move it away, or choose another name")
+    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    if file:
+        raise ValueError(f"{file} is a file, no folder: move it away, or choose another name")
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import drawn, files, score
-from helpers.drawn import Drawn
-from helpers.files import MARKER, output, read_folder, replace_folder, writing
-from helpers.miniature import workshop
-from helpers.trace import Trace
+from helpers import files
+from helpers.files import MARKER, output, read_folder, remove_folder, replace_folder, writing
+from helpers.pipeline import samples, score
+from helpers.sampling.trace import Trace
+from helpers.training import checkpoints
 
 
 def filling(text: str, names=("a.txt", "b/c.txt")):
@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, str]:
 def repository(tmp_path, monkeypatch):
     """A repository of somebody's own, with work in it that must survive."""
     root = tmp_path / "home" / "lab"
-    for name in ("notebooks/mine.ipynb", "out/notes/idea.txt", "results/dga/score/none/score.json", "thesis.tex"):
+    for name in ("notebooks/mine.ipynb", "out/notes/idea.txt", "results/dga/score/none/score.npz", "thesis.tex"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     subprocess.run(["git", "init", "-q", root], check=True)
@@ -66,10 +66,11 @@ def test_an_out_of_ours_is_taken(repository):
 
 def test_an_out_with_foreign_files_is_refused_before_work(repository):
     with pytest.raises(ValueError, match="holds 'idea.txt', which was not written by the lab.* choose another folder"):
-        output("out/notes", drawn.FILES)
+        output("out/notes", samples.FILES)
     (repository / "out/file").write_text("x")
-    with pytest.raises(ValueError, match="out/file is a file"):
-        output("out/file")
+    for name in ("out/file", "out/file/deeper/in"):
+        with pytest.raises(ValueError, match="out/file is a file"):
+            output(name)
 
 
 def test_results_may_lie_on_another_disk(repository, tmp_path):
@@ -99,13 +100,13 @@ def test_places_that_are_never_replaced(repository, name):
 
 
 def test_saving_never_deletes_what_somebody_else_made(repository, tmp_path):
-    images = Drawn(torch.zeros(1, 3, 8, 8), [{"id": "one", "seed": 0}], [])
+    images = samples.Samples(torch.zeros(1, 3, 8, 8), [{"id": "one", "seed": 0}], [])
     scored = score.Scored([{"id": "one"}], [[]], torch.zeros(1, 64))
     savers = {
         "trace": lambda folder: Trace([]).save(folder),
-        "drawn": lambda folder: drawn.save(images, folder, {"settings": {}}),
+        "samples": lambda folder: samples.save(images, folder, {"items": {}, "settings": {}}),
         "score": lambda folder: score.save(scored, folder),
-        "model": lambda folder: workshop.publish(folder, filling("weights"), {"x": {"y": 1.0}}),
+        "model": lambda folder: checkpoints.publish(folder, filling("weights"), {"x": {"y": 1.0}}),
     }
     for name, save in savers.items():
         mine, neighbour = tmp_path / name / "mine", tmp_path / name / "mine.part"
@@ -185,7 +186,7 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path, monkeypatch):
 
 def _write_often(folder: Path, text: str, times: int):
     for _ in range(times):
-        replace_folder(folder, filling(text))
+        replace_folder(folder, filling(text, ["a.txt", "b/c.txt", f"{text}.txt"]))
 
 
 def test_writers_never_mix_and_readers_see_one_of_them(tmp_path):
@@ -200,7 +201,7 @@ def test_writers_never_mix_and_readers_see_one_of_them(tmp_path):
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0] * 4
-    assert all(first == second for first, second in seen) and len(seen) > 20
+    assert all(first == second for first, second in seen)
     assert os.listdir(tmp_path) == ["x"]
 
 
@@ -210,6 +211,23 @@ def test_a_reader_of_what_changes_all_the_time_is_told(tmp_path):
         read_folder(folder, lambda f: replace_folder(folder, filling("1")))
     with pytest.raises(FileNotFoundError, match="y"):
         read_folder(tmp_path / "y", lambda f: (f / "a.txt").read_text())
+
+
+def test_only_a_folder_of_ours_is_removed(tmp_path, repository):
+    folder = replace_folder(tmp_path / "x", filling("old"))
+    (folder / "b" / "notes.txt").write_text("mine")
+    before = contents(folder)
+    with pytest.raises(ValueError, match="holds 'b/notes.txt', which was not written by the lab"):
+        remove_folder(folder)
+    assert contents(folder) == before
+    (folder / "b" / "notes.txt").unlink()
+    remove_folder(folder)
+    assert not folder.exists()
+    before = contents(repository)
+    for other in (repository, repository / "out/notes", repository / "notebooks"):
+        with pytest.raises(ValueError, match="is never replaced|was not written by the lab"):
+            remove_folder(other)
+    assert contents(repository) == before
 
 
 # --- single files -----------------------------------------------------------------------------------------------------
@@ -244,7 +262,7 @@ def test_pictures_that_are_not_finite_are_never_saved(tmp_path, value):
     images[1, 2, 3, 4] = value
     rows = [{"id": f"scene-{k}", "seed": 40 + k} for k in range(3)]
     with pytest.raises(ValueError, match=r"1 of 3 pictures are not finite.*: scene-1 \(seed 41\); lower the strength"):
-        drawn.save(Drawn(images, rows, []), tmp_path / "x", {"settings": {}})
+        samples.save(samples.Samples(images, rows, []), tmp_path / "x", {"items": {}, "settings": {}})
     assert os.listdir(tmp_path) == []
 
 
