@@ -1,1 +1,0 @@
-"""How results are scored: the judge, layout accuracy, distribution distances, appearance, and their intervals."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from helpers.metrics.judge import Found
+from helpers.benchmarks.base import LayoutItem
+from helpers.judges.base import Found
 from helpers.metrics.layout import assign, targets
-from helpers.miniature.benchmark import Case
 
-OVERLAP = 12  # pixels that two boxes share at least where one object is in front of another
+OVERLAP = 12 / 64**2  # share of the picture that two boxes have in common at least where one object is in front
 
 
 def holds(word: str, one: Found, other: Found) -> bool:
@@ -24,17 +24,17 @@ def holds(word: str, one: Found, other: Found) -> bool:
         return bool(offset > 0 and offset >= abs(across))
     x0, y0 = np.maximum(one.box[:2], other.box[:2])
     x1, y1 = np.minimum(one.box[2:], other.box[2:])
-    if min(x1 - x0, y1 - y0) <= 0 or (x1 - x0) * (y1 - y0) < OVERLAP:
+    if min(x1 - x0, y1 - y0) <= 0 or (x1 - x0) * (y1 - y0) < OVERLAP * one.mask.size:
         return False
     mine, theirs = (f.mask[y0:y1, x0:x1].sum() for f in (one, other))
     return bool(mine > theirs if word == "in front of" else theirs > mine)
 
 
-def score(case: Case, found: Sequence[Found]) -> dict[str, float]:
+def score(case: LayoutItem, found: Sequence[Found]) -> dict[str, float]:
     """One image's numbers. attribute_acc: share of the objects that are there in the colour and pattern that the prompt
     names. relation_acc: share of the stated relations that hold; an absent object makes both false, nan without any.
     """
-    wanted = targets(case)
+    wanted = targets(case, found[0].mask.shape if found else None)
     taken = assign(wanted, found)
     right = [f is not None and (f.color, f.pattern) == (w.color, w.pattern) for w, f in zip(wanted, taken)]
     true = [

@@ -1,8 +1,8 @@
 """How well pictures keep to a drag: as DragBench measures (Shi et al. 2024, "DragDiffusion"), and exactly.
 
 DragBench finds a handle's point again in the edited picture by features of a diffusion model and takes LPIPS for
-fidelity; here features are the judge's (no guide knows them), in pixels of the 64-pixel picture. What the renderer
-knows is compared, too: where the object should be, and what the picture should look like.
+fidelity; here features are a judge's (no guide knows them). What a benchmark knows is compared, too: where the object
+should be. A `pyramid` is a judge's features of B images at several scales, each (B, d, h, w), the first the finest.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.metrics.judge import Found, Judge
-from helpers.miniature.drags import Case, Moved
-from helpers.miniature.world import SIDE
+from helpers.benchmarks.base import DragItem
+from helpers.judges.base import Found
 
 BORDER = 2  # pixels around the moved object's boxes that do not count as background
 FINE = (0, 1, 2, -1)  # scales of the judge's pyramid that tell points of one object apart
 
 
 def dense(pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The judge's `pyramid` -> unit-norm features (B, d, 64, 64) for finding a point again.
+    """A pyramid -> unit-norm features (B, d, h, w) of its finest scale for finding a point again.
 
     Of the handles of the 128 test drags it finds all within 4 px in the rendered edit, at .2 px on average.
     """
-    scales = [F.interpolate(pyramid[k], (SIDE, SIDE), mode="bilinear", align_corners=False) for k in FINE]
+    scales = [F.interpolate(pyramid[k], pyramid[0].shape[-2:], mode="bilinear", align_corners=False) for k in FINE]
     return torch.cat([F.normalize(scale, dim=1) for scale in scales], 1) / len(FINE) ** 0.5
 
 
@@ -35,10 +34,14 @@ def find(source: torch.Tensor, edited: torch.Tensor, points: torch.Tensor) -> to
     return torch.stack([best % edited.shape[-1], best // edited.shape[-1]], 1)
 
 
-def mean_distance(case: Case, source: torch.Tensor, edited: torch.Tensor) -> float:
-    """DragBench's MD in pixels: handles found again in the edited picture, to their targets; features (d, 64, 64)."""
+def mean_distance(case: DragItem, source: torch.Tensor, edited: torch.Tensor) -> float:
+    """DragBench's MD in pixels of the source: handles found again in the edited picture, to their targets; features
+    (d, h, w) of both pictures."""
     handles, targets = case.drag.points()
-    found = find(source, edited, handles.clamp(0, SIDE - 1))
+    cells = torch.tensor([source.shape[-1], source.shape[-2]])
+    scale = cells / torch.tensor(case.drag.size[::-1])
+    places = ((handles + 0.5) * scale - 0.5).clamp(min=torch.zeros(2), max=cells - 1.0)
+    found = (find(source, edited, places) + 0.5) / scale - 0.5
     return torch.linalg.vector_norm(found - targets, dim=1).mean().item()
 
 
@@ -46,8 +49,8 @@ def _centre(box: Sequence[float]) -> np.ndarray:
     return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
 
 
-def centre_distance(moved: Moved, found: Sequence[Found]) -> float:
-    """Pixels from the centre of the object's box to where it should be.
+def centre_distance(moved, found: Sequence[Found]) -> float:
+    """Pixels from the centre of the object's box to where it should be; moved: one of a `DragItem`'s.
 
     An object that is not recognised, of its kind and colour, counts as one that was not moved; so does, by taking the
     farthest, one that was copied to the target and not taken away.
@@ -59,16 +62,16 @@ def centre_distance(moved: Moved, found: Sequence[Found]) -> float:
 
 def perceptual_distance(pyramid: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> torch.Tensor:
     """(B,) in [0, 4], LPIPS-style (Zhang et al. 2018) without learned weights: squared distance of unit-norm features,
-    mean over the pixels of every scale, mean over the scales. Arguments: the judge's `pyramid` of B images."""
+    mean over the pixels of every scale, mean over the scales. Arguments: the pyramids of B images each."""
     scales = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in zip(pyramid, other)
     ]
     return torch.stack(scales).mean(0)
 
 
-def background_psnr(case: Case, image: torch.Tensor) -> float:
-    """dB of an image (3, 64, 64) in [0, 1] against the source, outside the moved objects' boxes, old and new."""
-    outside = torch.ones(SIDE, SIDE, dtype=torch.bool)
+def background_psnr(case: DragItem, image: torch.Tensor) -> float:
+    """dB of an image (3, H, W) in [0, 1] against the source, outside the moved objects' boxes, old and new."""
+    outside = torch.ones(image.shape[1:], dtype=torch.bool)
     for moved in case.moved:
         for x0, y0, x1, y1 in (moved.box, moved.edited_box):
             outside[max(y0 - BORDER, 0) : y1 + BORDER, max(x0 - BORDER, 0) : x1 + BORDER] = False
@@ -76,34 +79,32 @@ def background_psnr(case: Case, image: torch.Tensor) -> float:
     return (-10 * error.clamp(min=1e-10).log10()).item()
 
 
-def score(cases: Sequence[Case], images: torch.Tensor, judge: Judge) -> list[dict[str, float]]:
-    """The numbers of one image (B, 3, 64, 64) in [0, 1] per case.
+def score(
+    cases: Sequence[DragItem],
+    images: torch.Tensor,
+    found: Sequence[Sequence[Found]],
+    before: Sequence[torch.Tensor],
+    after: Sequence[torch.Tensor],
+) -> list[dict[str, float]]:
+    """The numbers of one image (B, 3, H, W) in [0, 1] per case. found: what a judge recognised in it. before, after:
+    the pyramids of the sources and of the images.
 
     drag_md, center_dist: pixels, mean over handles and over moved objects. drag_recall: the share of the moved objects
     that is recognised. image_fidelity: 1 - distance to the source as in DragBench, which no drag would win.
-    edit_fidelity: the same to the rendered edit, nan where there is none. background_psnr: dB.
+    background_psnr: dB.
     """
     if len(cases) != len(images):
         raise ValueError(f"there are {len(images)} images for {len(cases)} drags: give one per case")
-    sources = torch.stack([case.drag.image() for case in cases])
-    known = [k for k, case in enumerate(cases) if case.scene is not None]
-    before, after = judge.pyramid(sources), judge.pyramid(images)
     fidelity = 1 - perceptual_distance(before, after)
-    edit = torch.full((len(cases),), torch.nan)
-    if known:
-        truth = np.stack([cases[k].edited() for k in known])
-        truth = judge.pyramid(torch.from_numpy(truth).permute(0, 3, 1, 2) / 255)
-        edit[known] = 1 - perceptual_distance(truth, [scale[known] for scale in after])
-    points, found = (dense(before), dense(after)), judge.recognise(images)
+    sources, edits = dense(before), dense(after)
     return [
         {
-            "drag_md": mean_distance(case, points[0][k], points[1][k]),
+            "drag_md": mean_distance(case, sources[k], edits[k]),
             "center_dist": float(np.mean([centre_distance(moved, found[k]) for moved in case.moved])),
             "drag_recall": float(
                 np.mean([any((f.kind, f.color) == (m.kind, m.color) for f in found[k]) for m in case.moved])
             ),
             "image_fidelity": fidelity[k].item(),
-            "edit_fidelity": edit[k].item(),
             "background_psnr": background_psnr(case, images[k]),
         }
         for k, case in enumerate(cases)

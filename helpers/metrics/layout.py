@@ -11,18 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from helpers.benchmarks.base import LayoutItem
 from helpers.conditions import decode_mask
-from helpers.metrics.judge import Found
-from helpers.miniature.benchmark import Case
-from helpers.miniature.world import SIDE
+from helpers.judges.base import Found
 
-DIAGONAL = SIDE * 2**0.5
 THRESHOLDS = tuple(np.arange(0.5, 1, 0.05).round(2))  # of COCO's AP@[.5:.95]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a region asks for: box (x0, y0, x1, y1) in pixels, mask (64, 64) bool of the benchmark's silhouette."""
+    """What a region asks for: box (x0, y0, x1, y1) in pixels, mask (H, W) bool of the benchmark's silhouette."""
 
     kind: str
     color: str
@@ -31,8 +29,11 @@ class Target:
     mask: np.ndarray
 
 
-def targets(case: Case) -> list[Target]:
-    """The case's regions in order; ValueError when a region has no silhouette or no box to be compared with."""
+def targets(case: LayoutItem, size: tuple[int, int] | None = None) -> list[Target]:
+    """The case's regions in order, in pictures of height and width `size`, None for those of the benchmark's masks.
+
+    ValueError when a region has no silhouette or no box to be compared with.
+    """
     wanted = []
     for region, thing in zip(case.layout.regions, case.things):
         if region.mask is None or region.box is None:
@@ -40,9 +41,18 @@ def targets(case: Case) -> list[Target]:
                 f"region {region.phrase!r} of case {case.id} lacks its mask or box: score against load_cases(), "
                 "not against a layout that was reduced for guidance"
             )
-        box = tuple(v * SIDE for v in region.box)
-        wanted.append(Target(thing.kind, thing.color, thing.pattern, box, decode_mask(region.mask)))
+        mask = decode_mask(region.mask)
+        height, width = size or mask.shape
+        rows, columns = ((np.arange(n) + 0.5) * of // n for n, of in ((height, mask.shape[0]), (width, mask.shape[1])))
+        box = tuple(v * n for v, n in zip(region.box, (width, height, width, height)))
+        mask = mask[np.ix_(rows.astype(int), columns.astype(int))]
+        wanted.append(Target(thing.kind, thing.color, thing.pattern, box, mask))
     return wanted
+
+
+def _size(found: Sequence[Found]) -> tuple[int, int] | None:
+    """Height and width of the picture in which objects were recognised; where none was, no size matters."""
+    return found[0].mask.shape if found else None
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -78,27 +88,27 @@ def _geometry(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def geometry_errors(masks: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> tuple[float, float]:
-    """What DGA's L_size and L_dist lower, on hard masks (n, 64, 64) bool, none empty, n >= 1.
+    """What DGA's L_size and L_dist lower, on hard masks (n, H, W) bool, none empty, n >= 1.
 
     size: mean over pairs of |log(A_m / A_n) - log(R_m / R_n)|, for n = 1 |log(A / R)|. distance: mean over pairs of
     |(c_m - c_n) - (r_m - r_n)| / diagonal, for n = 1 |c - r| / diagonal.
     """
     (area, center), (area_ref, center_ref) = _geometry(masks), _geometry(references)
-    ratio, shift = area - area_ref, (center - center_ref) / DIAGONAL
+    ratio, shift = area - area_ref, (center - center_ref) / np.hypot(*masks[0].shape)
     if len(masks) > 1:
         m, n = np.triu_indices(len(masks), 1)
         ratio, shift = ratio[m] - ratio[n], shift[m] - shift[n]
     return float(np.abs(ratio).mean()), float(np.linalg.norm(shift, axis=1).mean())
 
 
-def score(case: Case, found: Sequence[Found], background: str) -> dict[str, float]:
+def score(case: LayoutItem, found: Sequence[Found], background: str) -> dict[str, float]:
     """One image's numbers; nan where a metric does not exist (no region's object was found).
 
     mask_iou, box_iou, recall: means over the regions. color_acc, pattern_acc: over the found ones. extra_objects: 1 if
     an object was recognised that no region took. background_acc: 1 if the background is the prompt's. size_error,
     distance_error: see `geometry_errors`, over the found objects; nan when a pair is asked for and fewer were found.
     """
-    wanted = targets(case)
+    wanted = targets(case, _size(found))
     taken = assign(wanted, found)
     pairs = [(w, f) for w, f in zip(wanted, taken) if f is not None]
     enough = len(pairs) >= min(2, len(wanted))
@@ -141,12 +151,12 @@ class AveragePrecision:
     higher score took; kinds are pooled, since a kind occurs in a few dozen regions only.
     """
 
-    def __init__(self, cases: Sequence[Case], found: Sequence[Sequence[Found]], thresholds=(0.5,)):
+    def __init__(self, cases: Sequence[LayoutItem], found: Sequence[Sequence[Found]], thresholds=(0.5,)):
         if len(cases) != len(found):
             raise ValueError(f"{len(cases)} cases but recognised objects of {len(found)} images: give one per case")
         rows = []
         for image, (case, objects) in enumerate(zip(cases, found)):
-            wanted = targets(case)
+            wanted = targets(case, _size(objects))
             free = np.ones((len(wanted), len(thresholds)), bool)
             for f in sorted(objects, key=lambda f: -f.score):
                 iou = np.array([box_iou(f.box, w.box) * (w.kind == f.kind) for w in wanted])

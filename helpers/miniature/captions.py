@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from helpers.miniature.world import Scene, render
-
-PLACES = {"grass": "on grass", "sand": "on sand", "sky": "in the sky", "night": "at night", "snow": "in the snow"}
-RELATIONS = ("left of", "right of", "above", "below", "in front of", "behind")
+from helpers.miniature.scene import Scene
+from helpers.miniature.vocabulary import PLACES
+from helpers.miniature.world import render
 
 
 @dataclass(frozen=True)

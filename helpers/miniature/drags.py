@@ -1,73 +1,26 @@
-"""The drag benchmark on rendered scenes: dev and test cases with the edited picture known, in data/drags.json.
+"""Draws the drag benchmark on rendered scenes: dev and test cases with the edited picture known, in data/drags.json.
 
 `python -m helpers.miniature.drags` writes the file; everything follows from fixed seeds. Drags of pictures that mini-sd
-drew itself are in `helpers.miniature.drawn_drags`.
+drew itself are made by `helpers.training.drawn_drags`; `helpers.benchmarks.miniature_drags` reads both.
 """
 
-import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from helpers.conditions import Drag, Move, encode_image
 from helpers.files import writing
 from helpers.miniature.captions import short_caption
-from helpers.miniature.world import SIDE, Scene, Thing, mask_box, move, random_scene, render
+from helpers.miniature.items import DragCase, Moved
+from helpers.miniature.scene import Scene, Thing, mask_box, shifted
+from helpers.miniature.vocabulary import SIDE
+from helpers.miniature.world import random_scene, render
 from helpers.paths import DATA
 
 SEED = 9_000
 SPLITS = {"dev": 32, "test": 128}
-FILES = {"rendered": "drags.json", "drawn": "drawn_drags.json"}
 FORMS = ["one"] * 5 + ["two handles", "two objects", "partly outside"]  # one after the other
 SHORTEST, LONGEST = 8, 26  # pixels of a drag
-
-
-class Moved(BaseModel):
-    """A dragged object and its box (x0, y0, x1, y1) in pixels, before and, where it is known, after the edit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: str
-    color: str
-    box: tuple[int, int, int, int]
-    edited_box: tuple[int, int, int, int]
-
-
-class Case(BaseModel):
-    """A drag and what is known of it.
-
-    moved: the dragged objects. scene, shifts: the source and (object, dx, dy) in pixels of every motion, which give the
-    edited picture (`edited`); None for a source that mini-sd drew. seed: of the noise that recurrence adds.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: str
-    seed: int
-    form: str
-    drag: Drag
-    moved: tuple[Moved, ...]
-    scene: Scene | None = None
-    shifts: tuple[tuple[int, int, int], ...] = ()
-
-    @property
-    def prompt(self) -> str:
-        return self.drag.prompt
-
-    def edited(self) -> np.ndarray:
-        """The picture as it should become, uint8 (64, 64, 3); ValueError when only a renderer would know it."""
-        if self.scene is None:
-            raise ValueError(
-                f"case {self.id} was drawn by a model: no edited picture is known, compare with the source"
-            )
-        return render(shifted(self.scene, self.shifts)).image
-
-
-def shifted(scene: Scene, shifts) -> Scene:
-    """The scene after all motions."""
-    for index, dx, dy in shifts:
-        scene, _ = move(scene, index, dx, dy)
-    return scene
 
 
 def fraction(x: float, y: float) -> tuple[float, float]:
@@ -128,7 +81,7 @@ def _edit(rng: np.random.Generator, form: str) -> tuple[Scene, list[tuple[int, i
             return scene, shifts
 
 
-def make_case(split: str, number: int) -> Case:
+def make_case(split: str, number: int) -> DragCase:
     """Case `number` of a split, of form FORMS[number % 8], in colours that training showed on these kinds.
 
     Captions state no relations, which a drag might make wrong.
@@ -146,7 +99,7 @@ def make_case(split: str, number: int) -> Case:
             moves.append(Move(handle=fraction(x, y), target=fraction(x + dx, y + dy)))
         boxes = {"box": mask_box(mask), "edited_box": mask_box(after.visible[index])}
         moved.append(Moved(kind=thing.kind, color=thing.color, **boxes))
-    return Case(
+    return DragCase(
         id=f"{split}-{number:03d}",
         seed=SEED * 10 + 1_000 * list(SPLITS).index(split) + number,
         form=form,
@@ -157,7 +110,7 @@ def make_case(split: str, number: int) -> Case:
     )
 
 
-def store(cases: dict[str, list[Case]], path: Path) -> None:
+def store(cases: dict[str, list[DragCase]], path: Path) -> None:
     """Write cases by split as JSON, one case a line."""
     lines = {
         split: ",\n".join(case.model_dump_json(exclude_defaults=True) for case in some) for split, some in cases.items()
@@ -168,24 +121,7 @@ def store(cases: dict[str, list[Case]], path: Path) -> None:
 
 def write(folder: Path = DATA) -> None:
     """Write drags.json."""
-    store({split: [make_case(split, i) for i in range(n)] for split, n in SPLITS.items()}, folder / FILES["rendered"])
-
-
-@cache
-def load_drags(split: str, source: str = "rendered") -> tuple[Case, ...]:
-    """The cases of "dev" or "test" whose sources were "rendered" or "drawn" by mini-sd.
-
-    FileNotFoundError when the file is missing, ValueError for an unknown split or source.
-    """
-    if source not in FILES:
-        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(FILES)}")
-    path = DATA / FILES[source]
-    if not path.exists():
-        raise FileNotFoundError(f"{path.relative_to(DATA.parent)} is missing; fetch it with `dvc pull`")
-    splits = json.loads(path.read_text())
-    if split not in splits:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(splits)}")
-    return tuple(Case.model_validate(case) for case in splits[split])
+    store({split: [make_case(split, i) for i in range(n)] for split, n in SPLITS.items()}, folder / "drags.json")
 
 
 if __name__ == "__main__":

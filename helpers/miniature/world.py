@@ -13,66 +13,12 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 64  # pixels of a scene's side
-SUPERSAMPLE = 8
+from helpers.miniature.scene import Scene, Thing, mask_box, shifted
+from helpers.miniature.vocabulary import BACKGROUNDS, COLORS, HELD_OUT, KINDS, PATTERNS, SIDE, SIZES
 
-COLORS = {
-    "red": (214, 40, 44),
-    "orange": (243, 134, 24),
-    "yellow": (250, 214, 50),
-    "green": (30, 140, 62),
-    "blue": (40, 84, 212),
-    "purple": (136, 52, 172),
-    "pink": (248, 138, 190),
-}
-PATTERNS = ("plain", "striped")
-SIZES = {"small": 20, "medium": 25, "large": 30}  # the longer side in pixels, give or take one
-BACKGROUNDS = {  # (colour of the top row, colour of the bottom row)
-    "grass": ((178, 208, 128), (128, 176, 92)),
-    "sand": ((238, 218, 172), (214, 186, 130)),
-    "sky": ((140, 198, 240), (206, 232, 250)),
-    "night": ((22, 26, 58), (58, 60, 98)),
-    "snow": ((226, 232, 240), (250, 252, 254)),
-}
+SUPERSAMPLE = 8
 OUTLINE = (34, 30, 34)
 STRIPE = (250, 246, 234)
-
-# Compositions that no training scene of mini-sd shows; judges and guides train on every composition.
-HELD_OUT = frozenset(
-    [
-        ("ball", "purple"),
-        ("box", "orange"),
-        ("triangle", "pink"),
-        ("star", "blue"),
-        ("heart", "green"),
-        ("moon", "red"),
-        ("house", "yellow"),
-        ("car", "purple"),
-        ("fish", "red"),
-        ("tree", "orange"),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One object of a scene; (x, y) is the centre of its square cell in pixels, `side` the cell's side."""
-
-    kind: str
-    color: str
-    pattern: str
-    size: str
-    side: int
-    x: int
-    y: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A background and its objects, back to front."""
-
-    background: str
-    things: tuple[Thing, ...]
 
 
 @dataclass(frozen=True)
@@ -140,7 +86,6 @@ SILHOUETTES = {
     "fish": _fish,
     "tree": _tree,
 }
-KINDS = tuple(SILHOUETTES)
 
 DETAILS = {  # (shape of PIL's ImageDraw, box in the unit square, colour)
     "car": [
@@ -201,12 +146,6 @@ def _window(thing: Thing):
     return (slice(ya, yb), slice(xa, xb)), (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0))
 
 
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Tight (x0, y0, x1, y1) of a boolean mask, exclusive at the right and bottom; zeros for an empty mask."""
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1) if len(xs) else (0, 0, 0, 0)
-
-
 def render(scene: Scene) -> Rendered:
     """Draw a scene back to front. A pixel belongs to an object where its alpha exceeds one half."""
     image = backdrop(scene.background).copy()
@@ -226,10 +165,6 @@ def render(scene: Scene) -> Rendered:
 
 
 # --- sampling scenes -------------------------------------------------------------------------------------------------
-
-
-def is_held_out(scene: Scene) -> bool:
-    return any((t.kind, t.color) in HELD_OUT for t in scene.things)
 
 
 def random_scene(rng: np.random.Generator, n: int | None = None, held_out: bool | None = None) -> Scene:
@@ -296,9 +231,6 @@ def move(scene: Scene, index: int, dx: int, dy: int) -> tuple[Scene, np.ndarray]
     Returns the edited scene and the exact dense flow (2, 64, 64), float32, in pixels (x then y): (dx, dy) on the
     object's visible pixels in the source image, 0 elsewhere.
     """
-    thing = scene.things[index]
-    things = list(scene.things)
-    things[index] = replace(thing, x=thing.x + dx, y=thing.y + dy)
     seen = render(scene).visible[index]
     flow = np.stack([seen * np.float32(dx), seen * np.float32(dy)])
-    return replace(scene, things=tuple(things)), flow
+    return shifted(scene, [(index, dx, dy)]), flow
