@@ -1,1 +1,1 @@
-"""Differentiable perception that guides sampling. Nothing here may import the judge (helpers.metrics.judge)."""
+"""Differentiable perception that guides sampling. Nothing here may import the judge (helpers.judges.recogniser)."""

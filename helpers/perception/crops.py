@@ -26,6 +26,8 @@ def union(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def crop(images: torch.Tensor, boxes: torch.Tensor, of: torch.Tensor, side: int) -> torch.Tensor:
     """(K, 3, side, side): the parts `boxes` (K, 4) of images (B, 3, H, W), each from image of[k]; bilinear (RoIAlign,
-    He et al. 2017), differentiable with respect to the images."""
-    rois = torch.cat([of.to(boxes)[:, None], boxes], 1).to(images)
+    He et al. 2017), differentiable with respect to the images; float32 where these have half precision."""
+    if images.dtype in (torch.float16, torch.bfloat16):
+        images = images.float()  # there is no RoIAlign in bfloat16
+    rois = torch.cat([of.to(images)[:, None], boxes.to(images)], 1)
     return roi_align(images, rois, side, aligned=True)

@@ -1,7 +1,8 @@
 """Open-vocabulary detection: where is the thing that a phrase names, and how sure is that?
 
 Both classes are called the same way: detector(images, phrases) -> boxes, scores, the best place of every phrase. Boxes
-are for cutting pieces out of an image, not for a gradient: nothing here keeps a graph.
+are for cutting pieces out of an image, not for a gradient: nothing here keeps a graph. They are float32, whatever the
+images are: bfloat16 has no 257th pixel.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from scipy import ndimage
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+from helpers.perception.loading import complete, loading, source
 from helpers.perception.segmenter import Segmenter
 
 SMALLEST = 0.005  # share of the image that a part of a mask must have to be an object (20 px of 64 x 64)
@@ -45,7 +47,7 @@ class MaskDetector:
             for b, row in enumerate(phrases):
                 for n in range(len(row)):
                     boxes[b, n], scores[b, n] = _largest_part(found[b, n])
-        return boxes.to(images), scores.to(images)
+        return boxes.to(images.device), scores.to(images.device)
 
 
 def _largest_part(mask: np.ndarray) -> tuple[torch.Tensor, float]:
@@ -67,9 +69,13 @@ class ZeroShotDetector:
         self.model, self.processor = model.eval().requires_grad_(False), processor
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device="cpu") -> "ZeroShotDetector":
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(name_or_path)
-        return cls(model.to(device), AutoProcessor.from_pretrained(name_or_path))
+    def load(cls, name: str | Path, device="cpu") -> "ZeroShotDetector":
+        """From a folder in the Hub's layout or a Hub id; float32. See `loading.source`."""
+        where = source(name)
+        model = complete(where, AutoModelForZeroShotObjectDetection)
+        with loading(where):
+            processor = AutoProcessor.from_pretrained(where)
+        return cls(model.to(device), processor)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, phrases: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,4 +95,4 @@ class ZeroShotDetector:
                     best = found["scores"].argmax()
                     boxes[b, n], scores[b, n] = found["boxes"][best].cpu(), found["scores"][best].cpu()
         limit = torch.tensor([width, height, width, height])
-        return boxes.clamp(min=0).minimum(limit).to(images), scores.to(images)
+        return boxes.clamp(min=0).minimum(limit).to(images.device), scores.to(images.device)

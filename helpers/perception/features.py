@@ -1,20 +1,21 @@
 """Dense features to follow a point from one image to another: DINOv2 (Oquab et al. 2024).
 
-The miniature (models/dino) and the real weights (facebook/dinov2-small) load the same way. The miniature was trained to
-find a moved object's points again, not by self-distillation: fifteen minutes are too few for that.
+The miniature (models/dino) and the real weights (facebook/dinov2-small, facebook/dinov2-with-registers-small) load the
+same way. The miniature was trained to find a moved object's points again, not by self-distillation: fifteen minutes are
+too few for that.
 """
 
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Resampling
 from torch import nn
-from transformers import Dinov2Config, Dinov2Model
+from transformers import BitImageProcessor, Dinov2Model, Dinov2WithRegistersModel
 
-from helpers.perception.loading import pretrained
+from helpers.perception.loading import image_processor, pretrained, source
+from helpers.perception.preprocessing import IMAGENET, check_images, prepare
 from helpers.perception.segmenter import Stem
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's image statistics, as DINOv2 was trained with
 
 
 class StemmedDinov2(Dinov2Model):
@@ -27,20 +28,28 @@ class StemmedDinov2(Dinov2Model):
         self.embeddings.patch_embeddings.projection = Stem(config.hidden_size)
 
 
-MODELS = {model.__name__: model for model in (Dinov2Model, StemmedDinov2)}
+MODELS = {model.__name__: model for model in (Dinov2Model, Dinov2WithRegistersModel, StemmedDinov2)}
 
 
-def extract(model: Dinov2Model, images: torch.Tensor) -> torch.Tensor:
+def usual_processor(model: Dinov2Model) -> BitImageProcessor:
+    """How pictures are prepared where no file says it: as the miniature was trained, and as the published weights."""
+    resample = Resampling.BILINEAR if isinstance(model, StemmedDinov2) else Resampling.BICUBIC
+    return BitImageProcessor(resample=resample, **IMAGENET)
+
+
+def extract(model: Dinov2Model, images: torch.Tensor, processor=None) -> torch.Tensor:
     """images (B, 3, H, W) in [0, 1] -> unit-norm features (B, d, h, w), one per patch, differentiable.
 
-    Height and width are resized to the nearest multiples of the patch size, and normalised here.
+    Resampling and statistics are those of the image processor. Its size and its central crop serve one label for a
+    picture and would lose the borders: here the whole picture keeps its scale, height and width are only brought to
+    the nearest multiples of the patch size. Registers, which are no patches, are dropped.
     """
     patch = model.config.patch_size
     h, w = (max(1, round(side / patch)) for side in images.shape[-2:])
-    if images.shape[-2:] != (h * patch, w * patch):
-        images = F.interpolate(images, (h * patch, w * patch), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device)[:, None, None] for v in (MEAN, STD))
-    states = model((images - mean) / std).last_hidden_state[:, 1:]
+    processor = processor or usual_processor(model)
+    pixels = prepare(processor, images, size=(h * patch, w * patch), do_center_crop=False)
+    first = 1 + getattr(model.config, "num_register_tokens", 0)
+    states = model(pixels.to(model.dtype)).last_hidden_state[:, first:]
     return F.normalize(states.float(), dim=2).transpose(1, 2).unflatten(2, (h, w))
 
 
@@ -63,19 +72,21 @@ def correspond(source: torch.Tensor, target: torch.Tensor, points: torch.Tensor,
 
 
 class Features(nn.Module):
-    """A frozen DINOv2."""
+    """A frozen DINOv2 with its image processor, None for `usual_processor`."""
 
-    def __init__(self, model: Dinov2Model):
+    def __init__(self, model: Dinov2Model, processor=None):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
+        self.processor = processor or usual_processor(model)
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device="cpu") -> "Features":
-        """From a folder in the Hub's layout, or a name on the Hub."""
-        return cls(pretrained(name_or_path, Dinov2Config, MODELS).to(device))
+    def load(cls, name: str | Path, device="cpu") -> "Features":
+        """From a name in models/, a folder in the Hub's layout, or a Hub id; float32. See `loading.source`."""
+        where = source(name)
+        model = pretrained(where, MODELS)
+        return cls(model.to(device), image_processor(where, usual_processor(model)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W) in [0, 1] -> unit-norm features (B, d, h, w), float32, one per patch; differentiable."""
-        if images.dim() != 4 or images.size(1) != 3:
-            raise ValueError(f"images must be (B, 3, H, W) in [0, 1], got {tuple(images.shape)}")
-        return extract(self.model, images.float())
+        check_images(images)
+        return extract(self.model, images, self.processor)

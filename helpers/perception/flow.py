@@ -16,6 +16,9 @@ from torchvision.models import get_model, list_models, optical_flow
 from torchvision.models.optical_flow import RAFT, raft_small
 from torchvision.models.optical_flow.raft import MaskPredictor
 
+from helpers.perception.loading import loading, source
+from helpers.perception.preprocessing import check_images
+
 NAMES = list_models(optical_flow)
 SMALLEST = 128  # pixels of the shorter side: the coarsest of the four correlation levels then has two cells
 
@@ -44,42 +47,50 @@ def flows(raft: RAFT, source: torch.Tensor, target: torch.Tensor, updates: int, 
 
 
 class Flow(nn.Module):
-    """A frozen RAFT. smallest: the shorter side in pixels below which images are enlarged."""
+    """A frozen RAFT. smallest: the shorter side in pixels below which images are enlarged; updates: its refinements.
 
-    def __init__(self, raft: RAFT, smallest: int = SMALLEST):
+    The miniature was trained with 4 updates, torchvision's weights with 12, which is what `load` gives each of them.
+    """
+
+    def __init__(self, raft: RAFT, smallest: int = SMALLEST, updates: int = 4):
         super().__init__()
-        self.raft, self.smallest = raft.eval().requires_grad_(False), smallest
+        self.raft, self.smallest, self.updates = raft.eval().requires_grad_(False), smallest, updates
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device="cpu") -> "Flow":
-        """From a folder that `save` wrote, or torchvision's trained weights: "raft_large" or "raft_small"."""
-        if str(name_or_path) in NAMES:
-            return cls(get_model(str(name_or_path), weights="DEFAULT").to(device))
-        folder = Path(name_or_path)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{name_or_path} is no folder with a config.json: name one, or use {', '.join(NAMES)}")
-        config = json.loads((folder / "config.json").read_text())
-        raft = miniature(config["mask_hidden"])
-        weights = load_file(folder / "model.safetensors", device=str(device))
-        raft.load_state_dict({key: value.float() for key, value in weights.items()})
-        return cls(raft.to(device), config["smallest"])
+    def load(cls, name: str | Path, device="cpu") -> "Flow":
+        """From a name in models/ or a folder that `save` wrote, or torchvision's "raft_large" or "raft_small"."""
+        where = source(name, *NAMES)
+        if isinstance(where, str):
+            if where not in NAMES:
+                raise ValueError(f"{where!r} is no RAFT: name one in models/, a folder, or one of {', '.join(NAMES)}")
+            with loading(where):
+                raft = get_model(where, weights="DEFAULT")
+            return cls(raft.to(device), updates=12)
+        with loading(where):
+            config = json.loads((where / "config.json").read_text())
+            raft = miniature(config["mask_hidden"])
+            weights = load_file(where / "model.safetensors")
+            raft.load_state_dict({key: value.float() for key, value in weights.items()})
+            flow = cls(raft, config["smallest"], config.get("updates", 4))
+        return flow.to(device)
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision, for `load`."""
-        config = {"mask_hidden": self.raft.mask_predictor.convrelu[0].out_channels, "smallest": self.smallest}
+        hidden = self.raft.mask_predictor.convrelu[0].out_channels
+        config = {"mask_hidden": hidden, "smallest": self.smallest, "updates": self.updates}
         (folder / "config.json").write_text(json.dumps(config) + "\n")
         weights = {key: value.half().contiguous() for key, value in self.raft.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
 
-    def forward(self, source: torch.Tensor, target: torch.Tensor, updates: int = 4) -> torch.Tensor:
+    def forward(self, source: torch.Tensor, target: torch.Tensor, updates: int | None = None) -> torch.Tensor:
         """Where every pixel of `source` lies in `target`: (B, 2, H, W) float32, x then y, in pixels.
 
-        source, target: (B, 3, H, W) in [0, 1]. updates: RAFT's refinements; the miniature trained with 4, the real
-        weights with 12. Differentiable with respect to both images.
+        source, target: (B, 3, H, W) in [0, 1]. updates: None for the model's own. Differentiable with respect to both
+        images.
         """
-        for name, images in (("source", source), ("target", target)):
-            if images.dim() != 4 or images.size(1) != 3:
-                raise ValueError(f"{name} must be (B, 3, H, W) in [0, 1], got {tuple(images.shape)}")
+        check_images(source, "source")
+        check_images(target, "target")
         if source.shape != target.shape:
             raise ValueError(f"source {tuple(source.shape)} and target {tuple(target.shape)} differ: resize one")
+        updates = self.updates if updates is None else updates
         return flows(self.raft, source.float(), target.float(), updates, self.smallest)[-1].float()

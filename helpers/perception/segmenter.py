@@ -2,7 +2,8 @@
 
 `CLIPSegForImageSegmentation.forward` runs its vision encoder without gradients and once per phrase. Here the same
 modules are called so that gradients reach the image, every image is encoded once, and the phrases once per run. The
-miniature guide (models/guide-segmenter) and the real weights (CIDAS/clipseg-rd64-refined) load the same way.
+miniature guide (models/guide-segmenter) and the real weights (CIDAS/clipseg-rd64-refined) load the same way, each with
+the size and the statistics of its own image processor.
 """
 
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
+from transformers import CLIPSegForImageSegmentation, CLIPTokenizer, ViTImageProcessor
 
-from helpers.perception.loading import pretrained
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's image statistics
+from helpers.perception.loading import image_processor, loading, pretrained, source
+from helpers.perception.preprocessing import CLIP, IMAGENET, check_images, prepare
 
 
 class Stem(nn.Sequential):
@@ -61,17 +61,21 @@ class StemmedCLIPSeg(CLIPSegForImageSegmentation):
 MODELS = {model.__name__: model for model in (CLIPSegForImageSegmentation, StemmedCLIPSeg)}
 
 
-def vision_states(model: CLIPSegForImageSegmentation, images: torch.Tensor) -> list[torch.Tensor]:
+def usual_processor(model: CLIPSegForImageSegmentation) -> ViTImageProcessor:
+    """How pictures are prepared where no file says it: as the miniature was trained, and as the published weights."""
+    small = isinstance(model, StemmedCLIPSeg)
+    side = model.config.vision_config.image_size if small else 352
+    return ViTImageProcessor(size={"height": side, "width": side}, **(CLIP if small else IMAGENET))
+
+
+def vision_states(model: CLIPSegForImageSegmentation, images: torch.Tensor, processor=None) -> list[torch.Tensor]:
     """The hidden states that the decoder reads, one (B, tokens, width) per extracted layer.
 
-    images: (B, 3, H, W) in [0, 1] at any size; resized to the model's own size and normalised here.
+    images: (B, 3, H, W) in [0, 1] at any size; resized and normalised here by the image processor.
     """
-    side = model.config.vision_config.image_size
-    if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device)[:, None, None] for v in (MEAN, STD))
+    pixels = prepare(processor or usual_processor(model), images).to(model.dtype)
     vision = model.clip.vision_model
-    x = vision.pre_layrnorm(vision.embeddings((images - mean) / std))
+    x = vision.pre_layrnorm(vision.embeddings(pixels))
     states = []
     for layer in vision.encoder.layers[: max(model.extract_layers) + 1]:  # what no one reads is not computed
         x = layer(x, None)
@@ -87,20 +91,25 @@ def decode(model: CLIPSegForImageSegmentation, states: list[torch.Tensor], text:
 
 
 class Segmenter(nn.Module):
-    """A frozen CLIPSeg with its tokenizer.
+    """A frozen CLIPSeg with its tokenizer and image processor.
 
-    model: an eval-mode CLIPSegForImageSegmentation; tokenizer: a CLIPTokenizer (batch of phrases -> ids).
+    model: a CLIPSegForImageSegmentation; tokenizer: a CLIPTokenizer (batch of phrases -> ids); processor: None for
+    `usual_processor`.
     """
 
-    def __init__(self, model: CLIPSegForImageSegmentation, tokenizer: CLIPTokenizer):
+    def __init__(self, model: CLIPSegForImageSegmentation, tokenizer: CLIPTokenizer, processor=None):
         super().__init__()
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.processor = processor or usual_processor(model)
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device="cpu", dtype: torch.dtype = torch.float32) -> "Segmenter":
-        """From a folder in the Hub's layout, or a name on the Hub."""
-        model = pretrained(name_or_path, CLIPSegConfig, MODELS, dtype)
-        return cls(model.to(device), CLIPTokenizer.from_pretrained(name_or_path))
+    def load(cls, name: str | Path, device="cpu") -> "Segmenter":
+        """From a name in models/, a folder in the Hub's layout, or a Hub id; float32. See `loading.source`."""
+        where = source(name)
+        model = pretrained(where, MODELS)
+        with loading(where):
+            tokenizer = CLIPTokenizer.from_pretrained(where)
+        return cls(model.to(device), tokenizer, image_processor(where, usual_processor(model)))
 
     @torch.no_grad()
     def embed(self, phrases: list[str]) -> torch.Tensor:
@@ -118,11 +127,10 @@ class Segmenter(nn.Module):
         Differentiable with respect to the images; sigmoid of a logit is the probability that the pixel belongs to the
         phrase's object. Logits are float32 and have the images' size.
         """
-        if images.dim() != 4 or images.size(1) != 3:
-            raise ValueError(f"images must be (B, 3, H, W) in [0, 1], got {tuple(images.shape)}")
+        check_images(images)
         text = embeddings.to(self.model.dtype)
         text = text.expand(len(images), -1, -1) if text.dim() == 2 else text
-        logits = decode(self.model, vision_states(self.model, images.to(self.model.dtype)), text).float()
+        logits = decode(self.model, vision_states(self.model, images, self.processor), text).float()
         if logits.shape[-2:] != images.shape[-2:]:
             logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", antialias=True)
         return logits
