@@ -10,17 +10,13 @@ import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from helpers.attention import Edit, Layers, attention, sites
-from helpers.backbones import Backbone, load_backbone
+from helpers.backbones.attention import Edit, Layers, attention, sites
+from helpers.backbones.backbone import Backbone
+from helpers.backbones.load import wrap
 
 PROMPTS = ["a red car", "a blue fish on the grass", "a red ball left of a blue car"]
 T = torch.tensor(400)
 CROSS, SELF = Layers("cross"), Layers("self")
-
-
-@pytest.fixture(scope="module")
-def mini() -> Backbone:
-    return load_backbone("mini-sd", device="cpu")
 
 
 @pytest.fixture(params=["tiny", "mini"])
@@ -49,22 +45,24 @@ def raised(token, by=3.0):
 
 
 def test_sites_of_the_tiny_unet(tiny):
-    found = list(sites(tiny.pipe.unet))
+    found = list(sites(tiny.denoiser, (16, 16)))
     places = ["down", "mid", "up", "up"]
     for kind in ("cross", "self"):
         assert sorted(site.place for site in found if site.kind == kind) == places
-    assert {(site.factor, site.rank) for site in found} == {(2, 0)} and len(found) == 8
+    assert {(site.grid, site.rank) for site in found} == {((8, 8), 0)} and len(found) == 8
 
 
 def test_sites_of_mini_sd(mini):
-    found = list(sites(mini.pipe.unet))
+    found = list(sites(mini.denoiser, (16, 16)))
     ranks = {(place, rank): n for place, n in (("down", 1), ("up", 2)) for rank in (0, 1, 2)} | {("mid", 0): 1}
     for kind in ("cross", "self"):
         own = [site for site in found if site.kind == kind]
         assert len(own) == 10
         assert {key: sum((s.place, s.rank) == key for s in own) for key in ranks} == ranks
-    assert {(site.rank, site.factor) for site in found} == {(0, 4), (1, 2), (2, 1)}
-    assert all(module is mini.pipe.unet.get_submodule(site.name) for site, module in sites(mini.pipe.unet).items())
+    assert {(site.rank, site.grid) for site in found} == {(0, (4, 4)), (1, (8, 8)), (2, (16, 16))}
+    assert all(
+        module is mini.pipe.unet.get_submodule(site.name) for site, module in sites(mini.denoiser, (16, 16)).items()
+    )
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 24), (10, 18)])
@@ -72,18 +70,20 @@ def test_grid_is_the_layers_own_also_of_other_pictures(mini, size):
     _, seen = predicted(mini, [CROSS, SELF], x_t=torch.randn(3, 4, *size))
     assert len(seen.maps) == 20
     for site, maps in seen.maps.items():
-        height, width = site.grid(*size)
+        height, width = site.grid
         assert abs(height / width - size[0] / size[1]) < 0.1
         assert maps.shape[2:] == (height * width, 77 if site.kind == "cross" else height * width)
 
 
-def test_layers_are_chosen_by_kind_place_and_rank(mini):
-    every = sites(mini.pipe.unet)
+def test_layers_are_chosen_by_kind_place_rank_and_cells(mini):
+    every = sites(mini.denoiser, (16, 16))
     for layers, count in {
         Layers(): 10,
         SELF: 10,
         Layers(places=("mid", "up")): 7,
         Layers(ranks=(1,)): 3,
+        Layers(cells=(8,)): 3,
+        Layers(places=("up",), cells=(4, 16)): 4,
         Layers("self", places=("down",), ranks=(0, 2)): 2,
     }.items():
         assert sum(site in layers for site in every) == count
@@ -106,7 +106,7 @@ def test_recorded_maps_are_found_by_layers(mini):
 
 def test_recorded_is_the_softmax_of_the_layers_queries_and_keys(either):
     unet, projected, hooks = either.pipe.unet, {}, []
-    for site, module in sites(unet).items():
+    for site, module in sites(unet, (16, 16)).items():
         for name in ("to_q", "to_k"):
 
             def keep(_, given, out, key=(site, name)):
@@ -116,7 +116,7 @@ def test_recorded_is_the_softmax_of_the_layers_queries_and_keys(either):
     _, seen = predicted(either, [CROSS, SELF])
     for hook in hooks:
         hook.remove()
-    for site, module in sites(unet).items():
+    for site, module in sites(unet, (16, 16)).items():
         query, key = (projected[site, name].unflatten(-1, (module.heads, -1)) for name in ("to_q", "to_k"))
         scores = torch.einsum("bphd,bkhd->bhpk", query, key) / query.size(-1) ** 0.5
         torch.testing.assert_close(seen.maps[site], scores.exp() / scores.exp().sum(-1, keepdim=True))
@@ -139,7 +139,11 @@ def test_masked_attention_is_masked_when_recorded(tiny):
         preds = []
         for read in ([], [CROSS]):
             with attention(tiny.pipe.unet, (16, 16), 2, read) as seen:
-                preds.append(tiny.pipe.unet(noise(tiny), T, encoder_attention_mask=mask, **text).sample)
+                preds.append(
+                    tiny.pipe.unet(
+                        noise(tiny), T, encoder_hidden_states=text["tokens"], encoder_attention_mask=mask
+                    ).sample
+                )
     torch.testing.assert_close(*preds, atol=1e-5, rtol=0)
     assert all(maps[..., 5:].amax() < 1e-6 and maps[..., :5].amax() > 0.1 for maps in seen.maps.values())
 
@@ -237,7 +241,7 @@ def test_what_is_not_chosen_keeps_the_fused_kernel(tiny):
     assert not seen.maps
     with attention(unet, (16, 16), 3, [CROSS]):
         changed = {name for name, processor in unet.attn_processors.items() if processor is not before[name]}
-    assert changed == {f"{site.name}.processor" for site in sites(unet) if site.kind == "cross"}
+    assert changed == {f"{site.name}.processor" for site in sites(unet, (16, 16)) if site.kind == "cross"}
     assert torch.equal(predicted(tiny)[0], tiny.predict(noise(tiny), T, tiny.encode_text(PROMPTS)))
 
 
@@ -247,7 +251,10 @@ def test_what_is_not_chosen_keeps_the_fused_kernel(tiny):
 @pytest.mark.parametrize("layers", [Layers(ranks=(7,)), Layers(places=("side",)), Layers("self", ("mid",), (1,))])
 def test_layers_that_are_not_there_are_refused(tiny, layers):
     for options in ({"read": [layers]}, {"edits": [Edit(layers, probs=lambda probs, site: probs)]}):
-        with pytest.raises(ValueError, match="UNet2DConditionModel has no attention .* choose other layers"):
+        with pytest.raises(
+            ValueError,
+            match="UNet2DConditionModel has no attention .* it has cross down 8, cross mid 8",
+        ):
             predicted(tiny, **options)
     assert "_Explicit" not in {type(p).__name__ for p in tiny.pipe.unet.attn_processors.values()}
 
@@ -267,14 +274,14 @@ def test_a_processor_of_another_kind_is_named_and_the_cure_cures(tiny):
         pytest.raises(RuntimeError, match=rf"mid_block.*attn2 runs AttnProcessor, which does not call .*{cure}"),
         attention(unet, (16, 16), 3, [CROSS]),
     ):
-        unet(noise(tiny), T, **text)
+        unet(noise(tiny), T, text["tokens"])
     assert module.processor is own
     with attention(unet, (16, 16), 3, [Layers(places=("up",))]) as seen:
-        unet(noise(tiny), T, **text)
+        unet(noise(tiny), T, text["tokens"])
     assert len(seen.maps) == 2, "it is in no one's way where nothing is asked of it"
     unet.set_attn_processor(AttnProcessor2_0())
     with attention(unet, (16, 16), 3, [CROSS]) as seen:
-        unet(noise(tiny), T, **text)
+        unet(noise(tiny), T, text["tokens"])
     assert len(seen.maps) == 4
 
 
@@ -283,9 +290,7 @@ def test_a_processor_of_another_kind_is_named_and_the_cure_cures(tiny):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_of_a_recorded_map_is_that_of_finite_differences(tiny, checkpointing):
-    double = Backbone(copy.deepcopy(tiny.pipe).to(torch.float64))
-    if checkpointing:
-        double.pipe.unet.enable_gradient_checkpointing()
+    double = wrap(copy.deepcopy(tiny.pipe).to(torch.float64), checkpointing)
     text, x_t = double.encode_text(PROMPTS), noise(double, dtype=torch.float64)
     passes = []
     double.pipe.unet.up_blocks[0].attentions[0].transformer_blocks[0].attn2.register_forward_pre_hook(
@@ -340,23 +345,36 @@ def joint(transformer, read=(), edits=(), images=2, size=(8, 12), tokens=5):
         return transformer(x_t, **given).sample, seen
 
 
-def test_joint_attention_is_recorded_from_image_to_text(transformer):
-    kinds = {site.name: (site.kind, site.place, site.factor) for site in sites(transformer)}
-    assert kinds == {
-        "transformer_blocks.0.attn": ("joint", "block", 2),
-        "transformer_blocks.0.attn2": ("self", "block", 2),
-        "transformer_blocks.1.attn": ("joint", "block", 2),
-        "transformer_blocks.2.attn": ("joint", "block", 2),
-    }
+def test_joint_attention_is_two_sites_pictures_to_words_and_to_pictures(transformer):
+    found = sites(transformer, (8, 12))
+    assert {(site.place, site.grid, site.rank) for site in found} == {("block", (4, 6), 0)}
+    named = [(site.name, site.kind, site.joint) for site in found]
+    assert sorted(named) == [
+        ("transformer_blocks.0.attn", "cross", True),
+        ("transformer_blocks.0.attn", "self", True),
+        ("transformer_blocks.0.attn2", "self", False),
+        ("transformer_blocks.1.attn", "cross", True),
+        ("transformer_blocks.1.attn", "self", True),
+        ("transformer_blocks.2.attn", "cross", True),
+        ("transformer_blocks.2.attn", "self", True),
+    ]
     pred, seen = joint(transformer, [CROSS, SELF])
     torch.testing.assert_close(pred, joint(transformer)[0], atol=1e-5, rtol=0)
     for site, maps in seen.maps.items():
-        assert site.grid(8, 12) == (4, 6)
-        assert maps.shape == (2, 4, 24, 5 if site.kind == "joint" else 24)
-        assert (maps.sum(-1) < 0.9).all() if site.kind == "joint" else torch.allclose(maps.sum(-1), torch.tensor(1.0))
+        assert maps.shape == (2, 4, 24, 5 if site.kind == "cross" else 24)
+        if site.joint:
+            both = [m for other, m in seen.maps.items() if other.name == site.name]
+            torch.testing.assert_close(sum(m.sum(-1) for m in both), torch.ones(2, 4, 24))
+        else:
+            torch.testing.assert_close(maps.sum(-1), torch.ones(2, 4, 24))
 
 
-def test_recorded_block_is_that_of_the_joint_softmax(transformer):
+def test_places_and_ranks_do_not_choose_among_a_transformers_blocks(transformer):
+    for layers in (Layers(places=("mid", "up"), ranks=(1,)), Layers(cells=(16,))):
+        assert sum(site in layers for site in sites(transformer, (8, 12))) == 3
+
+
+def test_recorded_blocks_are_those_of_the_joint_softmax(transformer):
     module, parts, hooks = transformer.transformer_blocks[1].attn, {}, []
     for name in ("to_q", "to_k", "add_k_proj"):
 
@@ -364,19 +382,21 @@ def test_recorded_block_is_that_of_the_joint_softmax(transformer):
             parts[name] = out
 
         hooks.append(module.get_submodule(name).register_forward_hook(keep))
-    _, seen = joint(transformer, [CROSS], images=3)
+    _, seen = joint(transformer, [CROSS, SELF], images=3)
     for hook in hooks:
         hook.remove()
     query, of_pixels, of_tokens = (parts[name].unflatten(-1, (4, 8)) for name in ("to_q", "to_k", "add_k_proj"))
     scores = torch.einsum("bphd,bkhd->bhpk", query, torch.cat([of_pixels, of_tokens], 1)) / 8**0.5
-    maps = next(maps for site, maps in seen.maps.items() if site.name == "transformer_blocks.1.attn")
-    torch.testing.assert_close(maps, scores.softmax(-1)[..., 24:])
+    maps = {site.kind: maps for site, maps in seen.maps.items() if site.name == "transformer_blocks.1.attn"}
+    torch.testing.assert_close(maps["cross"], scores.softmax(-1)[..., 24:])
+    torch.testing.assert_close(maps["self"], scores.softmax(-1)[..., :24])
 
 
-def test_edits_of_joint_attention_change_the_image_to_text_block_alone(transformer):
-    before = dict(transformer.attn_processors)
+@pytest.mark.parametrize(("kind", "keys"), [("cross", 5), ("self", 24)])
+def test_edits_of_joint_attention_change_the_chosen_block_alone(transformer, kind, keys):
+    before, layers = dict(transformer.attn_processors), Layers(kind)
     plain = joint(transformer)[0]
-    idle, _ = joint(transformer, edits=[Edit(CROSS, lambda scores, site: scores, lambda probs, site: probs)])
+    idle, _ = joint(transformer, edits=[Edit(layers, lambda scores, site: scores, lambda probs, site: probs)])
     torch.testing.assert_close(idle, plain, atol=1e-5, rtol=0)
     shapes = set()
 
@@ -384,15 +404,33 @@ def test_edits_of_joint_attention_change_the_image_to_text_block_alone(transform
         shapes.add(scores.shape)
         return raised(3)(scores, site)
 
-    changed, seen = joint(transformer, [CROSS], [Edit(CROSS, change)])
-    assert shapes == {(2, 4, 24, 5)}
+    changed, seen = joint(transformer, [layers], [Edit(layers, change)])
+    assert shapes == {(2, 4, 24, keys)}
     assert (changed[:2] - plain[:2]).abs().max() > 1e-4
     torch.testing.assert_close(changed[2:], plain[2:], atol=1e-5, rtol=0)
     first = "transformer_blocks.0.attn"
     a, b = (
         next(maps for site, maps in one.maps.items() if site.name == first)
-        for one in (joint(transformer, [CROSS])[1], seen)
+        for one in (joint(transformer, [layers])[1], seen)
     )
     odds = [maps[..., 3] / (1 - maps[..., 3]) for maps in (a, b)]
     torch.testing.assert_close(odds[1] / odds[0], torch.full_like(odds[0], 3.0).exp(), rtol=1e-4, atol=0)
     assert transformer.attn_processors == before
+
+
+# --- precision and wrapping ------------------------------------------------------------------------------------------
+
+
+def test_half_precision_attention_is_computed_and_recorded_in_float32(tiny):
+    half = wrap(copy.deepcopy(tiny.pipe).to(torch.bfloat16))
+    exact, coarse = (predicted(backbone, [CROSS], x_t=noise(tiny).to(backbone.dtype)) for backbone in (tiny, half))
+    for a, b in zip(exact[1].maps.values(), coarse[1].maps.values(), strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(b.sum(-1), torch.ones(b.shape[:-1]))
+        torch.testing.assert_close(b, a, atol=0.02, rtol=0)
+    assert coarse[0].dtype == torch.bfloat16
+
+
+def test_a_compiled_unet_has_the_same_sites(tiny):
+    compiled = torch.compile(tiny.denoiser)
+    assert list(sites(compiled, (16, 16))) == list(sites(tiny.denoiser, (16, 16)))
