@@ -1,14 +1,19 @@
 """A tiny StableDiffusionPipeline of the real classes, seeded and untrained, and small things the tests share."""
 
 import pytest
+import single_steps
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from helpers.backbones import Backbone
-from helpers.conditions import Prompt
-from helpers.guidance import CFG, Ctx, Job
-from helpers.sampling import predict
+from helpers.backbones.backbone import Backbone
+from helpers.backbones.load import load_backbone, wrap
+
+
+def pytest_collection_modifyitems(items):
+    """The pipeline first: with two processes (make test) one runs it while the other runs the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
 
 WORDS = "a red blue car fish ball and left of the on grass".split()
 
@@ -95,12 +100,17 @@ def make_pipeline():
 
 @pytest.fixture(scope="session")
 def tiny() -> Backbone:
-    return Backbone(tiny_pipeline())
+    return wrap(tiny_pipeline())
 
 
 @pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
 def backbone(request) -> Backbone:
-    return Backbone(tiny_pipeline(request.param))
+    return wrap(tiny_pipeline(request.param))
+
+
+@pytest.fixture(scope="session")
+def mini() -> Backbone:
+    return load_backbone("mini-sd", device="cpu")
 
 
 class Channels(torch.nn.Module):
@@ -119,25 +129,6 @@ def segmenter():
     return Channels()
 
 
-def context(backbone, prompts, guidance=None, index=None, t=600, x_t=None) -> Ctx:
-    """One step of sampling, after its predictions; ctx.x_t is a leaf, noise of seeds 0, 1, ... unless given."""
-    guidance = [CFG(5)] if guidance is None else guidance
-    scheduler = backbone.scheduler()
-    scheduler.set_timesteps(10)
-    job = Job(backbone, [Prompt(text=p) for p in prompts], list(range(len(prompts))), scheduler)
-    for method in guidance:
-        method.setup(job)
-    index = list(range(len(prompts))) if index is None else index
-    if x_t is None:
-        noise = [torch.randn(backbone.latent_shape, generator=torch.Generator().manual_seed(k)) for k in index]
-        x_t = torch.stack(noise).to(backbone.dtype)
-    x_t = x_t.detach().requires_grad_(torch.is_grad_enabled())
-    ctx = Ctx(job, index, 3, torch.tensor(t), x_t)
-    job.text = job.encode(prompts)
-    predict(ctx, guidance)
-    return ctx
-
-
 @pytest.fixture(scope="session")
 def make_context():
-    return context
+    return single_steps.context

@@ -5,13 +5,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from helpers.best_of import OTHER_NOISE, best_of, worst
-from helpers.drawn import Drawn
-from helpers.experiments.again import draw_again
-from helpers.experiments.dca import load_nets, verifier
-from helpers.miniature.benchmark import load_captioned, load_scenes
-from helpers.params import ConceptCase, load
-from helpers.trace import Record, Trace
+from helpers.benchmarks.miniature import load_captioned, load_scenes
+from helpers.experiments.best_of import draw_best
+from helpers.experiments.dca import ConceptCase, Experiment, load_nets, verifier
+from helpers.params import load
+from helpers.pipeline.samples import Samples
+from helpers.sampling.best_of import best_of, try_seed, worst
+from helpers.sampling.trace import Record, Trace
 
 VERDICTS = torch.tensor([[0.5, 3.0, 2.0, 9.0], [7.0, 0.9, 4.0, 5.0], [7.0, 7.0, 1.0, 6.0], [7.0, 7.0, 7.0, 8.0]])
 
@@ -59,7 +59,13 @@ def test_tries_follow_the_chance_of_success():
     assert (best.verdicts > 1).float().mean() == pytest.approx(0.4**3, abs=0.006)
 
 
-@pytest.mark.parametrize(("images", "tries"), [(0, 1), (3, 0)])
+def test_the_first_try_has_the_pictures_own_seed_and_no_try_another_pictures():
+    seeds = [try_seed(seed, k) for seed in range(200) for k in range(5)]
+    assert seeds[::5] == list(range(200)) and len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**32 for seed in seeds) and try_seed(7, 3) == try_seed(7, 3)
+
+
+@pytest.mark.parametrize(("images", "tries"), [(0, 1), (3, 0), (3, 1.5), (3, True)])
 def test_nothing_to_draw_is_refused(images, tries):
     with pytest.raises(ValueError, match=f"best of {tries} tries of {images} pictures"):
         best_of(pictures, table, images, tries)
@@ -85,10 +91,14 @@ def test_the_worst_loss_decides_as_a_share_of_what_is_accepted():
 SCENES = load_captioned("test", "long")[:4]
 
 
+def try_of(seed, scene):
+    return next(k for k in range(8) if try_seed(scene.seed, k) == seed)
+
+
 def drawing(scenes, shown):
     """A run by hand: a picture's value is its scene's number in thousandths, plus its try."""
     number = {scene.id: n for n, scene in enumerate(SCENES)}
-    tries = [(scene.seed - SCENES[number[scene.id]].seed) // OTHER_NOISE for scene in scenes]
+    tries = [try_of(scene.seed, SCENES[number[scene.id]]) for scene in scenes]
     values = [10 * number[scene.id] + k for scene, k in zip(scenes, tries, strict=True)]
     images = torch.tensor(values).float()[:, None, None, None].expand(-1, 3, 2, 2)
     rows = [
@@ -98,14 +108,14 @@ def drawing(scenes, shown):
     trace = Trace(range(shown)) if shown else None
     if trace:
         trace.records = [Record(place, scene.prompt, scene.seed) for place, scene in enumerate(scenes[:shown])]
-    return Drawn(images, rows, [f"try {tries[0]}"], trace)
+    return Samples(images, rows, [f"try {tries[0]}"], trace)
 
 
 def test_a_picture_of_the_benchmark_costs_all_its_tries_and_is_the_kept_one():
-    drawn = draw_again(drawing, table, SCENES, tries=4, showcase=3)
+    drawn = draw_best(drawing, table, SCENES, tries=4, showcase=3)
     assert drawn.images[:, 0, 0, 0].tolist() == [0, 11, 22, 31]
     assert [row["id"] for row in drawn.rows] == [scene.id for scene in SCENES]
-    kept = [(row["seed"] - scene.seed) // OTHER_NOISE for row, scene in zip(drawn.rows, SCENES, strict=True)]
+    kept = [try_of(row["seed"], scene) for row, scene in zip(drawn.rows, SCENES, strict=True)]
     assert kept == [0, 1, 2, 1] == [row["eff_cfg"] for row in drawn.rows]
     assert [row["nfe"] for row in drawn.rows] == [40, 80, 120, 160]
     assert [row["peak_mb"] for row in drawn.rows] == [100, 101, 102, 103]
@@ -117,7 +127,7 @@ def test_a_picture_of_the_benchmark_costs_all_its_tries_and_is_the_kept_one():
 
 
 def test_one_try_of_the_benchmark_is_the_benchmark():
-    drawn, plain = draw_again(drawing, table, SCENES, tries=1), drawing(SCENES, 0)
+    drawn, plain = draw_best(drawing, table, SCENES, tries=1), drawing(SCENES, 0)
     assert torch.equal(drawn.images, plain.images) and drawn.trace is None
     assert all(abs(row.pop("seconds") - 1) < 0.5 for row in drawn.rows)
     assert drawn.rows == [{key: value for key, value in row.items() if key != "seconds"} for row in plain.rows]
@@ -126,13 +136,13 @@ def test_one_try_of_the_benchmark_is_the_benchmark():
 def test_the_guides_accept_what_a_caption_says_and_refuse_what_lacks_an_object():
     """On rendered scenes, for which the truth is known: 40 under their own caption and under that of the next scene
     with as many objects."""
-    params = load("smoke")
+    params = load(Experiment, "smoke")
     arrays, captions = load_scenes()
     chosen = [i for i in range(0, 80) if (arrays["kind"][i] >= 0).sum() > 1][:40]
     images = torch.from_numpy(arrays["images"][chosen]).permute(0, 3, 1, 2).float() / 255
     texts = [captions[i]["long"]["text"] for i in chosen]
     scenes = [SCENES[0].model_copy(update={"prompt": text}) for text in texts]
-    case = ConceptCase(images="subset", weight=60.0, tries=2, accept={"presence": 0.3})
+    case = ConceptCase(images="subset", method="dca", weight=60.0, tries=2, accept={"presence": 0.3})
     verify = verifier(params, case, scenes, load_nets(params))
     own = verify(images, list(range(40)))
     others = verify(images.roll(-3, 0), list(range(40)))

@@ -1,16 +1,18 @@
 """What a run recorded of a few images, step by step: for figures and widgets, which never sample."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Drag, Layout
-from helpers.files import read_folder, replace_folder
+from helpers.files import replace_folder
 
 FILES = ("trace.json", "arrays.npz")
 SIDE = 128  # frames are not kept larger
@@ -40,6 +42,7 @@ class Record:
 
 class Trace:
     """Give one to `sample` to record the images at these positions of the run; then `save` it, later `Trace.load` it.
+    By hand: `for ctx in trace.watch(denoise(...))`.
 
     records: one Record per image. timesteps, sigmas: lists of length S (sigma_t = sqrt(1 - alpha_bar)).
     settings: how the run was made, by method: window, weight, strength, ...
@@ -52,51 +55,70 @@ class Trace:
         self.sigmas: list[float] = []
         self.settings: dict[str, dict] = {}
 
-    def begin(self, job, guidance) -> None:
+    def watch(self, steps):
+        """Record steps of `denoise` while they pass. What attention methods would show outside their windows is there
+        only if `denoise` was told to `record` it."""
+        job = None
+        for ctx in steps:
+            if ctx.job is not job:
+                job = ctx.job
+                self.begin(job)
+            self.record(ctx)
+            yield ctx
+            if ctx.i == ctx.steps - 1 and not ctx.again:
+                with torch.no_grad():
+                    self.end(ctx, ctx.backbone.decode(ctx.x_prev))
+
+    def begin(self, job) -> None:
         outside = [k for k in self.images if not 0 <= k < len(job.prompts)]
-        if outside:
-            raise ValueError(f"the trace wants image {outside[0]} of a run of {len(job.prompts)}: count from 0")
-        layouts, drags = (
-            next((getattr(method, kind) for method in guidance if hasattr(method, kind)), [None] * len(job.prompts))
-            for kind in ("layouts", "drags")
-        )
-        self.records = [Record(k, job.prompts[k].text, job.seeds[k], layouts[k], drags[k]) for k in self.images]
-        self._by_region = tuple(f"{method.name}." for method in guidance if hasattr(method, "layouts"))
-        self.settings = {method.name: method.settings() for method in guidance} | {"steps": job.steps}
+        if outside or len(set(self.images)) < len(self.images):
+            raise ValueError(
+                f"the trace wants images {self.images} of a run of {len(job.prompts)}: name each once, counted from 0"
+            )
+        self.records = [
+            Record(k, job.prompts[k].text, job.seeds[k], _asked(job, "layouts", k), _asked(job, "drags", k))
+            for k in self.images
+        ]
+        self.settings = {method.name: method.settings() for method in job.states} | {"steps": job.steps}
         self.timesteps, self.sigmas = [0] * job.steps, [0.0] * job.steps
 
-    def rows(self, index: list[int]) -> list[int]:
-        """Which rows of a batch are recorded."""
-        return [row for row, k in enumerate(index) if k in self.images]
-
-    def record(self, ctx, seen, shown) -> None:
-        """Step ctx.i of the images ctx.index; seen: method -> (loss (B,), info), shown: method -> info. A repeated step
-        keeps the last."""
-        self.timesteps[ctx.i], self.sigmas[ctx.i] = int(ctx.t), float(ctx.sigma)
-        frames = _frames(ctx.image)
+    @torch.no_grad()
+    def record(self, ctx) -> None:
+        """A step of the batch ctx.index, of the Trace's images also with the methods outside their window, which are
+        seen but do not act. A repeated step keeps the last."""
+        rows = [row for row, k in enumerate(ctx.index) if k in self.images]
+        if not rows or ctx.again:
+            return
+        part, states = ctx.part(rows), ctx.job.states
+        self.timesteps[ctx.i], self.sigmas[ctx.i] = int(ctx.t), float(ctx.level.sigma)
+        frames = _frames(part.image)
+        seen = {method: method.energy(part, states[method]) for method in states if hasattr(method, "energy")
+                and method not in ctx.losses and _readable(method, ctx)}  # fmt: skip
+        for method, (loss, info) in ctx.losses.items():
+            seen[method] = loss[rows], {key: value[rows] for key, value in info.items()}
         found = [(method, "", loss) for method, (loss, _) in seen.items()]
-        infos = [(method, info) for method, (_, info) in seen.items()] + list(shown.items())
+        infos = [(method, info) for method, (_, info) in seen.items()]
+        infos += [(method, method.show(part, states[method])) for method in states]
         found += [(method, f".{key}", value) for method, info in infos for key, value in info.items()]
-        for row, k in enumerate(ctx.index):
+        for row, k in enumerate(part.index):
             record = self.records[self.images.index(k)]
             record.frames = _put(record.frames, ctx, frames[row])
+            for name, values in ctx.curves.items():
+                record.curves[name] = _put(record.curves.get(name), ctx, values[rows[row]].float().cpu().numpy())
             for method, key, values in found:
                 value = values[row].detach().float().cpu().numpy()
+                if value.ndim and hasattr(method, "layouts"):
+                    value = value[: len(record.layout.regions)]  # the images of a batch may have more
                 if value.ndim > 1:
-                    value = value.astype(np.float16) if key[1:] in method.signed else _bytes(value)
+                    value = value.astype(np.float16) if method.exact(key[1:]) else _bytes(value)
                 kept = record.maps if value.ndim else record.curves
                 kept[method.name + key] = _put(kept.get(method.name + key), ctx, value)
 
-    def end(self, run) -> None:
-        finals = _frames(run.images[self.images])
-        for record, final in zip(self.records, finals, strict=True):
-            record.final = final
-            curves = {name: curve[record.index].numpy() for name, curve in run.curves.items()}
-            record.curves = curves | record.curves
-            if record.layout:
-                regions = len(record.layout.regions)
-                padded = [name for name in record.maps if name.startswith(self._by_region)]
-                record.maps |= {name: record.maps[name][:, :regions] for name in padded}
+    def end(self, ctx, images: torch.Tensor) -> None:
+        """The finished pictures (B, 3, H, W) of a batch."""
+        for row, k in enumerate(ctx.index):
+            if k in self.images:
+                self.records[self.images.index(k)].final = _frames(images[row : row + 1])[0]
 
     def save(self, folder: str | Path) -> Path:
         """Write trace.json and arrays.npz, all or nothing; an older trace at `folder` is replaced, nothing else is."""
@@ -118,14 +140,21 @@ class Trace:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Trace":
-        """Read what `save` wrote; FileNotFoundError when it is not there."""
-        return read_folder(folder, cls._read)
+        """Read what `save` wrote; FileNotFoundError when it is not there, ValueError when it is damaged."""
+        folder = Path(folder)
+        for name in ("trace.json", "arrays.npz"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} has no {name}, so it is no trace: make one with sample(..., trace=)")
+        try:
+            return cls._read(folder)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"the trace in {folder} is damaged ({type(error).__name__}: {error!s:.80}): delete the folder and make "
+                "it again with sample(..., trace=)"
+            ) from error
 
     @classmethod
     def _read(cls, folder: Path) -> "Trace":
-        for name in FILES:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} has no {name}, so it is no trace: make one with sample(..., trace=)")
         head = json.loads((folder / "trace.json").read_text())
         trace = cls([entry["index"] for entry in head["records"]])
         trace.timesteps, trace.sigmas, trace.settings = head["timesteps"], head["sigmas"], head["settings"]
@@ -145,14 +174,26 @@ class Trace:
         return trace
 
 
+def _asked(job, kind: str, k: int):
+    """The layout or drag of image k, where a method was given any."""
+    given = next((one for method in job.states if (one := getattr(method, kind, None)) is not None), None)
+    return given[k] if isinstance(given, Sequence) else given
+
+
+def _readable(method, ctx) -> bool:
+    """Is the attention that the method reads there?"""
+    return not method.layers or any(site in method.layers for site in ctx.attention.maps)
+
+
 def _bytes(values: np.ndarray) -> np.ndarray:
     """[0, 1] -> uint8 of 0 to 255."""
     return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def _put(kept: np.ndarray | None, ctx, value: np.ndarray) -> np.ndarray:
-    """`value` at step ctx.i of an array over all steps, which is made when there is none yet."""
-    kept = np.zeros((ctx.steps, *value.shape), value.dtype) if kept is None else kept
+    """`value` at step ctx.i of an array over all steps, which is made when there is none yet; numbers that are not
+    computed at a step are NaN."""
+    kept = np.full((ctx.steps, *value.shape), np.nan if value.ndim == 0 else 0, value.dtype) if kept is None else kept
     kept[ctx.i] = value
     return kept
 

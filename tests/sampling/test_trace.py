@@ -9,10 +9,12 @@ import torch
 
 from helpers.conditions import Layout, Region
 from helpers.files import MARKER
-from helpers.guidance import CFG, Window
+from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA
-from helpers.sampling import sample
-from helpers.trace import Trace
+from helpers.sampling.hooks import Recurrence, Window
+from helpers.sampling.loop import denoise, sample
+from helpers.sampling.strength import Raw
+from helpers.sampling.trace import Record, Trace
 
 LAYOUTS = [
     Layout(prompt="a red ball", regions=[Region(phrase="red ball", box=(0.1, 0.2, 0.5, 0.7))]),
@@ -26,10 +28,15 @@ PROMPTS = [layout.prompt for layout in LAYOUTS]
 STEPS = 5
 
 
-def draw(tiny, segmenter, images=(1,), window=Window(0, 0.7), **options):  # noqa: B008
+def methods(segmenter, window=(0, 0.7)):
+    """Every step once, with the gradient as it is."""
+    plain = {"strength": Raw(), "recurrence": Recurrence(), "size_weight": 1.0}
+    return [CFG(5), DGA(segmenter=segmenter, layouts=LAYOUTS, window=window, **plain)]
+
+
+def draw(tiny, segmenter, images=(1,), window=(0, 0.7), **options):
     trace = Trace(images)
-    run = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS, window=window)], steps=STEPS, trace=trace, **options)
-    return trace, run
+    return trace, sample(tiny, PROMPTS, methods(segmenter, window), steps=STEPS, trace=trace, **options)
 
 
 def test_records_every_step_also_outside_the_window(tiny, segmenter):
@@ -52,15 +59,15 @@ def test_records_every_step_also_outside_the_window(tiny, segmenter):
 
 
 def test_looking_does_not_change_the_images(tiny, segmenter):
-    plain = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS)], steps=STEPS)
+    plain = sample(tiny, PROMPTS, methods(segmenter), steps=STEPS)
     assert torch.equal(draw(tiny, segmenter)[1].images, plain.images)
-    asleep, run = draw(tiny, segmenter, window=Window(0, 0))
+    asleep, run = draw(tiny, segmenter, window=(0, 0))
     assert torch.equal(run.images, sample(tiny, PROMPTS, [CFG(5)], steps=STEPS).images)
     assert asleep.records[0].maps["dga.masks"].any() and run.cost.backwards == 0
 
 
 def test_looking_is_not_counted(tiny, segmenter):
-    _, run = draw(tiny, segmenter, images=[0, 1], window=Window(0, 0))
+    _, run = draw(tiny, segmenter, images=[0, 1], window=(0, 0))
     assert (run.cost.decodes, run.cost.auxiliary) == (3, 0)  # the finished pictures
     _, run = draw(tiny, segmenter, images=[0, 1])
     assert (run.cost.decodes, run.cost.auxiliary) == (3 * 4 + 3, 3 * 4)
@@ -74,7 +81,7 @@ def test_looking_takes_no_time(tiny, segmenter, monkeypatch):
 
     record = Trace.record
     monkeypatch.setattr(Trace, "record", slow)
-    _, run = draw(tiny, segmenter, window=Window(0, 0))
+    _, run = draw(tiny, segmenter, window=(0, 0))
     assert 0 < run.cost.seconds < STEPS * 0.3
 
 
@@ -116,8 +123,77 @@ def test_a_failed_save_leaves_the_old_trace(tiny, segmenter, tmp_path, monkeypat
     assert (folder / "arrays.npz").read_bytes() == before and Trace.load(folder).records[0].prompt == PROMPTS[1]
 
 
+def same(one, other):
+    """Two records of one picture."""
+    assert (one.index, one.prompt, one.seed, one.layout) == (other.index, other.prompt, other.seed, other.layout)
+    np.testing.assert_array_equal(one.frames, other.frames)
+    np.testing.assert_array_equal(one.final, other.final)
+    for kind in ("maps", "curves"):
+        mine, theirs = getattr(one, kind), getattr(other, kind)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            np.testing.assert_array_equal(mine[key], theirs[key])
+
+
+def test_by_hand_it_records_the_same(tiny, segmenter):
+    sampled, _ = draw(tiny, segmenter, images=[1, 0])
+    watched = Trace([1, 0])
+    steps = watched.watch(denoise(tiny, PROMPTS, methods(segmenter), steps=STEPS))
+    assert [(ctx.i, ctx.x_t.requires_grad) for ctx in steps] == [(i, False) for i in range(STEPS)]
+    for one, other in zip(sampled.records, watched.records, strict=True):
+        same(one, other)
+    assert (sampled.timesteps, sampled.sigmas, sampled.settings) == (
+        watched.timesteps,
+        watched.sigmas,
+        watched.settings,
+    )
+
+
+def test_a_run_that_is_left_half_way_leaves_what_was_recorded(tiny, segmenter):
+    trace = Trace([1])
+    for ctx in trace.watch(denoise(tiny, PROMPTS, methods(segmenter), steps=STEPS)):
+        if ctx.i == 2:
+            break
+    (record,) = trace.records
+    assert record.frames[:3].reshape(3, -1).std(1).all() and not record.frames[3:].any() and record.final is None
+    assert np.isfinite(record.curves["dga"]).tolist() == [True] * 3 + [False] * 2
+
+
+def test_of_a_repeated_step_the_last_is_kept(tiny, segmenter):
+    repeated = DGA(segmenter=segmenter, layouts=LAYOUTS, recurrence=Recurrence(2, Window(0, 0.5)))
+    trace = Trace([0])
+    seen = list(trace.watch(denoise(tiny, PROMPTS, [repeated], steps=STEPS)))
+    assert len(seen) == STEPS + 3
+    kept = [float(ctx.curves["dga"][0]) for ctx in seen if not ctx.again and "dga" in ctx.curves]
+    np.testing.assert_allclose(trace.records[0].curves["dga"][:4], kept, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("arrays.npz", lambda data: data[: len(data) // 2]),
+        ("arrays.npz", lambda data: b""),
+        ("arrays.npz", lambda data: data[:60] + bytes(40) + data[100:]),
+        ("trace.json", lambda data: data[: len(data) // 2]),
+        ("trace.json", lambda data: b"[]"),
+        ("trace.json", lambda data: data.replace(b'"records"', b'"others"')),
+        ("trace.json", lambda data: data.replace(b'"seed"', b'"sed"')),
+        ("trace.json", lambda data: b"\xff" + data),
+    ],
+)
+def test_a_damaged_trace_says_so(tmp_path, file, damage):
+    trace, picture = Trace([1]), np.zeros((4, 4, 3), np.uint8)
+    trace.records = [Record(1, PROMPTS[1], 1, frames=np.stack([picture] * 2), final=picture)]
+    folder = trace.save(tmp_path / "trace")
+    assert Trace.load(folder).records[0].seed == 1
+    (folder / file).write_bytes(damage((folder / file).read_bytes()))
+    with pytest.raises(ValueError, match=r"trace is damaged .* delete the folder and make it again with sample"):
+        Trace.load(folder)
+
+
 def test_refusals(tiny, segmenter, tmp_path):
-    with pytest.raises(ValueError, match="the trace wants image 7 of a run of 3: count from 0"):
-        draw(tiny, segmenter, images=[0, 7])
+    for wrong in ([0, 7], [0, 0], [-1]):
+        with pytest.raises(ValueError, match="of a run of 3: name each once, counted from 0"):
+            draw(tiny, segmenter, images=wrong)
     with pytest.raises(FileNotFoundError, match=r"has no trace.json, so it is no trace: make one with sample"):
         Trace.load(tmp_path)

@@ -9,7 +9,7 @@ models beyond scaling denoising steps") search over noise with verifiers. To sto
 most pictures then cost what one costs. No gradient is needed, and any list of guidance objects goes with it:
 
     def draw(rows, k):
-        seeds = [row + OTHER_NOISE * k for row in rows]
+        seeds = [try_seed(row, k) for row in rows]
         return sample(backbone, [prompts[row] for row in rows], [CFG(5.0)], seeds=seeds).images
 
     best = best_of(draw, verify, images=len(prompts), tries=4)     # verify: see helpers/experiments/dca.py
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-OTHER_NOISE = 1_000_000  # between the seeds of a picture's tries
+from helpers.sampling.seeds import derived
 
 
 @dataclass
@@ -34,6 +34,11 @@ class Best:
     verdicts: torch.Tensor
 
 
+def try_seed(seed: int, k: int) -> int:
+    """The seed of try k of a picture; the first try, k = 0, has the picture's own."""
+    return derived(seed, k) if k else seed
+
+
 def best_of(
     draw: Callable[[list[int], int], torch.Tensor],
     verify: Callable[[torch.Tensor, list[int]], torch.Tensor],
@@ -43,12 +48,12 @@ def best_of(
     """Draw every picture, then those that are refused again, `tries` times at most.
 
     draw(rows, k): try k (0 is the first) of the pictures at these places -> (B, 3, H, W); let it seed their noise with
-    `seed + OTHER_NOISE * k`. verify(pictures, rows) -> V (B,), at most 1 where accepted. ValueError for fewer than one
+    `try_seed(seed, k)`. verify(pictures, rows) -> V (B,), at most 1 where accepted. ValueError for fewer than one
     picture or try, and for a V that is not a number. V is for models that guide: a judge that chose pictures could not
     score them any more.
     """
-    if images < 1 or tries < 1:
-        raise ValueError(f"best of {tries} tries of {images} pictures: draw at least one of each")
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in (images, tries)):
+        raise ValueError(f"best of {tries!r} tries of {images!r} pictures: draw a whole number of each, at least one")
     rows = list(range(images))
     drawn = draw(rows, 0)
     best = Best(drawn.clone(), *torch.tensor([[0] * images, [1] * images]), _checked(verify(drawn, rows), rows))

@@ -3,8 +3,7 @@
 import resource
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,8 +14,8 @@ class Cost:
     """Totals over a run. One forward = one image once through the denoiser (a CFG step is two); likewise the others.
 
     backwards: gradients of the energies through the denoiser. decodes: latents through the autoencoder's decoder.
-    auxiliary: images through networks that an energy uses. seconds: wall clock. peak_mb: peak memory in MiB, on a GPU
-    of the allocator, on a CPU of the process.
+    auxiliary: images through networks that an energy uses. seconds: wall clock between `go_on` and `pause`. peak_mb:
+    peak memory in MiB since `start`, on a GPU of the allocator, on a CPU of the process.
     """
 
     images: int = 0
@@ -26,7 +25,7 @@ class Cost:
     auxiliary: int = 0
     seconds: float = 0.0
     peak_mb: float = 0.0
-    _clock: float = field(default=0.0, repr=False)
+    _since: float | None = field(default=None, repr=False)
 
     @property
     def nfe(self) -> float:
@@ -34,26 +33,23 @@ class Cost:
         return self.forwards / self.images
 
     def start(self, device: torch.device) -> None:
+        """Measure memory from here on, and time."""
         _reset_peak(device)
-        self._clock = time.perf_counter()
+        self.go_on()
 
-    def stop(self, device: torch.device) -> None:
+    def pause(self, device: torch.device) -> None:
+        """Add up; from here to `go_on` time does not count. A run that is left in between has its right totals."""
+        if self._since is None:
+            return
         _finish(device)
-        self.seconds = time.perf_counter() - self._clock
-        self.peak_mb = _peak_mb(device)
+        self.seconds += time.perf_counter() - self._since
+        self.peak_mb, self._since = _peak_mb(device), None
 
-    @contextmanager
-    def paused(self, device: torch.device):
-        """What is done inside is not counted (memory is): a Trace does not change what it watches."""
-        _finish(device)
-        before, began = replace(self), time.perf_counter()
-        yield
-        _finish(device)
-        vars(self).update(vars(before))
-        self._clock += time.perf_counter() - began
+    def go_on(self) -> None:
+        self._since = time.perf_counter()
 
     def as_dict(self) -> dict[str, float]:
-        return {k: v for k, v in asdict(self).items() if k != "_clock"} | {"nfe": self.nfe}
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")} | {"nfe": self.nfe}
 
 
 def _finish(device: torch.device) -> None:
