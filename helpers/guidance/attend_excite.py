@@ -7,32 +7,43 @@ without the first and the last token; A <- softmax over tokens of 100 A; A_s: th
     x_t <- x_t - alpha_i grad L,   alpha_i = 20 sqrt(1 - i / 2 (steps - 1)) at step i        first half of the steps
 
 and before that, at the fractions 0, .2 and .4 of the steps, up to 20 times the same until max_p A_s(p) has reached .05,
-.5 and .8 for every s. The authors' loop moves x_t once more when the goal is reached; this one does not.
+.5 and .8 for every s. The authors' loop moves x_t once more when the goal is reached; this one does not. Where a model
+reads the prompt with several encoders one after the other (Stable Diffusion 3: CLIP, then T5, which has no start
+token), the softmax is over the tokens of each by itself, and A_s is the mean: a word need not win against itself.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from helpers.attention import Layers, Recorded
+from helpers.backbones.attention import Layers, Recorded
+from helpers.backbones.tokens import Tokens
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Window
-from helpers.guidance.descent import descend
-from helpers.guidance.regions import OnLayouts, of_regions
+from helpers.sampling.descent import descend
+from helpers.sampling.hooks import Ctx, Guidance, Job, Recurrence, Window
+from helpers.sampling.regions import Regions, of_regions
+from helpers.sampling.settings import setting
 
 # The authors' kernel: exp(-((x - mu) / (2 s))^2) with s = .5, wider than the normal distribution that it is named for.
 KERNEL = torch.tensor([-1.0, 0.0, 1.0]).square().neg().exp()
 SHARPNESS = 100.0
-REFINED = {0.0: 0.05, 0.2: 0.5, 0.4: 0.8}  # fraction of the steps -> what max_p A_s(p) shall reach there
 
 
-def subject_maps(seen: Recorded, tokens: torch.Tensor, layers: Layers) -> torch.Tensor:
+def sharpened(mean: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+    """(B, P, T) attention -> the same shape: softmax over the tokens of each encoder, 0 at the first and last key."""
+    special = torch.zeros(mean.size(-1), dtype=torch.bool, device=mean.device)
+    special[list(tokens.special())] = True
+    scores = (SHARPNESS * mean).masked_fill(special, -torch.inf)
+    return torch.cat([part.softmax(-1) for part in scores.split(tokens.lengths, -1)], -1)
+
+
+def subject_maps(seen: Recorded, subjects: torch.Tensor, layers: Layers, tokens: Tokens) -> torch.Tensor:
     """A_s: (B, N, h, w) in [0, 1], of N tokens or groups of tokens (B, N, T)."""
     found = seen.of(layers)
     mean = torch.stack([probs.mean(1) for probs in found.values()]).mean(0)
-    sharp = (SHARPNESS * mean[..., 1:-1]).softmax(-1)
-    maps = of_regions(sharp, tokens[..., 1:-1]).unflatten(-1, next(iter(found)).grid(*seen.size))
+    maps = of_regions(sharpened(mean, tokens), subjects).unflatten(-1, next(iter(found)).grid)
     kernel = (KERNEL / KERNEL.sum()).to(maps)
     padded = F.pad(maps.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="reflect")
     return F.conv2d(padded, torch.outer(kernel, kernel)[None, None]).view_as(maps)
@@ -48,39 +59,77 @@ def rate(ctx: Ctx, scale: float) -> float:
     return scale * (1 - ctx.i / max(2 * (ctx.steps - 1), 1)) ** 0.5
 
 
-class AttendExcite(OnLayouts):
-    """layouts: name the subjects by their phrases, of which the last word counts; their places are not read. scale: 20.
-    refined: fraction of the steps -> goal, empty for no refinement; None is the method's own."""
+@dataclass(frozen=True)
+class Goals:
+    """What max_p A_s(p) shall have reached at fractions of the steps: pairs of fraction and goal, each in [0, 1]."""
 
-    looks_at = Layers(ranks=(1,))
-    own = ("scale", "refined", "most")
-    own_goals: Mapping[float, float] = REFINED
+    pairs: tuple[tuple[float, float], ...] = ()
 
-    def __init__(
-        self,
-        layouts: Sequence[Layout],
-        scale: float = 20.0,
-        window: Window = Window(0.0, 0.5),  # noqa: B008 (frozen)
-        refined: Mapping[float, float] | None = None,
-        most: int = 20,
-    ):
-        super().__init__(layouts)
-        self.scale, self.window, self.most = scale, window, most
-        self.refined = dict(self.own_goals if refined is None else refined)
+    def __post_init__(self):
+        for pair in self.pairs:
+            if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in pair):
+                raise ValueError(f"the goal {pair} must be a fraction of the steps and a value, both from 0 to 1")
 
-    def loss(self, seen: Recorded, index: list[int]) -> torch.Tensor:
-        regions = self._regions.part(index)
-        return neglect(subject_maps(seen, regions.nouns, self.looks_at), regions.valid)
+    @classmethod
+    def of(cls, data: Mapping[float, float] | Sequence[Sequence[float]]) -> "Goals":
+        """Of {fraction: goal} or pairs of them."""
+        pairs = data.items() if isinstance(data, Mapping) else data
+        return cls(tuple((fraction, goal) for fraction, goal in pairs))
 
-    def goal(self, ctx: Ctx) -> float | None:
-        """What is to be reached at this step, if it is one that is refined."""
-        return next((goal for at, goal in self.refined.items() if round(at * ctx.steps) == ctx.i), None)
+    def settings(self) -> list[list[float]]:
+        return [list(pair) for pair in self.pairs]
 
-    def before(self, ctx: Ctx) -> torch.Tensor:
-        goal, alpha = self.goal(ctx), rate(ctx, self.scale)
+    def at(self, ctx: Ctx) -> float | None:
+        """The goal of this step, if it has one."""
+        return next((goal for fraction, goal in self.pairs if round(fraction * ctx.steps) == ctx.i), None)
+
+
+REFINED = Goals(((0.0, 0.05), (0.2, 0.5), (0.4, 0.8)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttendExcite(Guidance):
+    """x_t <- x_t - alpha_i grad L before a step, more often where there is a goal.
+
+    layouts: one for all images, or one per image in the order of the prompts; they name the subjects by their phrases,
+    of which the last word counts, and their places are not read. refined: fraction of the steps -> goal, none for no
+    refinement. cells: along the shorter side of the maps, None for the second coarsest resolution.
+    """
+
+    layouts: Layout | Sequence[Layout]
+    scale: float = setting(2.5, low=0, high=1e4)  # alpha_0; paper 20; 1 to 20
+    window: Window = Window(0.0, 0.5)  # noqa: RUF009 (frozen); paper
+    refined: Goals = REFINED  # paper
+    most: int = setting(20, low=1, high=1000)  # evaluations of a refinement; paper 20
+    cells: int | None = setting(None, low=1, high=512)  # paper 16
+    recurrence: Recurrence = Recurrence()  # noqa: RUF009
+
+    @classmethod
+    def paper(cls, **given) -> "AttendExcite":
+        """The authors' scale."""
+        return cls(**{"scale": 20.0} | given)
+
+    @property
+    def reads(self) -> Layers:
+        return Layers(ranks=(1,)) if self.cells is None else Layers(cells=(self.cells,))
+
+    def setup(self, job: Job) -> Regions:
+        return Regions.of(job, self.layouts, type(self).__name__, self.reads)
+
+    def loss(self, seen: Recorded, regions: Regions, tokens: Tokens) -> torch.Tensor:
+        """L (B,) of the images whose regions are given."""
+        return neglect(subject_maps(seen, regions.nouns, self.reads, tokens), regions.valid)
+
+    def before(self, ctx: Ctx, state: Regions) -> torch.Tensor:
+        def loss(seen: Recorded, index: list[int]) -> torch.Tensor:
+            return self.loss(seen, state.part(index), ctx.backbone.tokens)
+
+        goal, alpha = self.refined.at(ctx), rate(ctx, self.scale)
+        if not alpha:
+            return ctx.x_t
         if goal is not None:
-            ctx.x_t, ctx.notes[f"{self.name}.refined"] = descend(
-                ctx, self.name, self.looks_at, self.loss, alpha, self.most, above=1 - goal
+            ctx.x_t, ctx.curves[f"{self.name}.refined"] = descend(
+                ctx, self.name, self.reads, loss, alpha, self.most, above=1 - goal
             )
-        x_t, ctx.notes[self.name] = descend(ctx, self.name, self.looks_at, self.loss, alpha)
+        x_t, ctx.curves[self.name] = descend(ctx, self.name, self.reads, loss, alpha)
         return x_t

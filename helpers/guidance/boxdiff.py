@@ -1,6 +1,7 @@
 """BoxDiff (Xie et al., ICCV 2023): Attend-and-Excite's maps and descent, with losses that know boxes.
 
-With A the smoothed map of a region's token (see `helpers.guidance.attend_excite`) and m its box on the map's grid:
+With A the smoothed map of a region's token (see `helpers.guidance.attend_excite`) and m the cells of its box
+on the map's grid:
 
     L_in  = max(0, 1 - mean of the k largest of A m),   k = .2 sum m
     L_out = mean of the k largest of A (1 - m),         k = .2 sum (1 - m)
@@ -8,19 +9,19 @@ With A the smoothed map of a region's token (see `helpers.guidance.attend_excite
     L = sum over regions of L_in + L_out + L_x + L_y
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
-from helpers.attention import Recorded
-from helpers.guidance.attend_excite import AttendExcite, subject_maps
+from helpers.backbones.attention import Recorded
+from helpers.backbones.tokens import Tokens
+from helpers.guidance.attend_excite import AttendExcite, Goals, subject_maps
+from helpers.sampling.regions import Regions
+from helpers.sampling.settings import setting
 
 SHARE = 0.2
 REACH = 1
-
-
-def crisp(boxes: torch.Tensor) -> torch.Tensor:
-    """(..., h, w) shares of cells -> 0 or 1: those covered to at least half; the fullest when there is none such."""
-    return (boxes >= boxes.amax((-2, -1), keepdim=True).clamp(max=0.5)).to(boxes) * (boxes > 0)
 
 
 def largest(values: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -50,12 +51,13 @@ def boxed(maps: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor) -> torch
     return torch.where(valid, inside + outside + corners(maps, boxes), 0).sum(1)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BoxDiff(AttendExcite):
-    """As AttendExcite, without refinement unless `refined` asks for it."""
+    """As AttendExcite with another loss, which reads the layouts' places, and without refinement unless asked for."""
 
-    own_goals = {}
+    scale: float = setting(40.0, low=0, high=1e4)  # alpha_0; paper 20; 10 to 40
+    refined: Goals = Goals()  # noqa: RUF009 (frozen); paper
 
-    def loss(self, seen: Recorded, index: list[int]) -> torch.Tensor:
-        regions = self._regions.part(index)
-        maps = subject_maps(seen, regions.nouns, self.looks_at)
-        return boxed(maps, crisp(regions.places(*maps.shape[-2:])), regions.valid)
+    def loss(self, seen: Recorded, regions: Regions, tokens: Tokens) -> torch.Tensor:
+        maps = subject_maps(seen, regions.nouns, self.reads, tokens)
+        return boxed(maps, regions.cells(*maps.shape[-2:]), regions.valid)

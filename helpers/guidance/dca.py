@@ -27,18 +27,23 @@ token be neglected:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from helpers.cost import Cost
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
-from helpers.guidance.strength import Raw, Strength
+from helpers.backbones.backbone import Backbone
 from helpers.perception.crops import crop, square, union
+from helpers.perception.detector import MaskDetector
 from helpers.perception.scene_graph import SceneGraph, parse
+from helpers.perception.segmenter import Segmenter
+from helpers.perception.similarity import Similarity
+from helpers.sampling.cost import Cost
+from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Recurrence, Window
+from helpers.sampling.settings import setting
+from helpers.sampling.strength import Raw, Strength, Unit
 
 CERTAIN = 0.1  # a detection with a lower score counts as absent
 EXTENT = 0.015  # share of the picture that P_i covers (60 px of 64 x 64, the smallest objects have three times that)
@@ -69,8 +74,9 @@ CONCEPTS = {"phrase": phrase, "parts": parts}
 
 
 def attributes(image: int, graph: SceneGraph, texts: Callable) -> list[Concept]:
-    """One concept per object that has attributes."""
-    return [Concept(image, texts(graph, i), (i,)) for i, thing in enumerate(graph.objects) if thing.attributes]
+    """One concept per object that has attributes or is counted ("two cats")."""
+    things = enumerate(graph.objects)
+    return [Concept(image, texts(graph, i), (i,)) for i, thing in things if thing.attributes or thing.count]
 
 
 def stated(one: str, words: str, other: str) -> tuple[str, ...]:
@@ -103,131 +109,172 @@ def presence(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     return -(best * asked).sum(1) / asked.sum(1).clamp(min=1)
 
 
-class DCA(Guidance):
+@dataclass
+class State:
+    """What DCA knows of a run's n images, whose prompts name at most N objects.
+
+    phrases: of every image's objects. concepts: kind -> of every image. texts: concept -> (d,), w_i or w_j. names
+    (n, N, d), asked (n, N) bool: the different phrases as the segmenter reads them, and which there are; None without a
+    segmenter, at presence weight 0.
+    """
+
+    similarity: Similarity
+    detector: Callable
+    segmenter: Segmenter | None
+    phrases: list[list[str]]
+    concepts: dict[str, list[list[Concept]]]
+    texts: dict[Concept, torch.Tensor]
+    names: torch.Tensor | None = None
+    asked: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DCA(EnergyGuidance):
     """eps' = eps + strength(grad of weight * (w_attribute L_attribute + w_relation L_relation + w_presence L_presence))
 
     similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
-    `helpers.perception.detector`. segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and
-    call, for L_presence; without one, that loss is left out. concept, relation: how the texts are embedded, names in
-    CONCEPTS and RELATIONS. relation_window: where L_relation counts, inside the window.
+    `helpers.perception.detector`; None boxes the segmenter's masks. segmenter: `helpers.perception.segmenter.Segmenter`
+    or anything with its `embed` and call, for L_presence, which at weight 0 is left out. None loads what the backbone
+    names, if it is needed. Defaults are those found on the miniature's dev split; `paper` has the paper's.
     """
 
-    def __init__(
-        self,
-        similarity,
-        detector,
-        segmenter=None,
-        weight: float = 60.0,
-        attribute_weight: float = 1.0,
-        relation_weight: float = 1.0,
-        presence_weight: float = 0.0,
-        concept: str = "phrase",
-        relation: str = "stated",
-        relation_window: Window = Window(),  # noqa: B008 (frozen)
-        window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
-        strength: Strength = Raw(),  # noqa: B008 (frozen)
-        recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
-    ):
-        for kind, name, known in (("concept", concept, CONCEPTS), ("relation", relation, RELATIONS)):
-            if name not in known:
-                raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(known)}")
-        if presence_weight and segmenter is None:
-            raise ValueError(f"presence_weight={presence_weight:g} needs masks: give DCA a segmenter, or weight 0")
-        self.similarity, self.detector, self.segmenter, self.weight = similarity, detector, segmenter, weight
-        self.concept, self.relation = concept, relation
-        self.weights = {"attribute": attribute_weight, "relation": relation_weight, "presence": presence_weight}
-        self.relation_window, self.window = relation_window, window
-        self.strength, self.recurrence = strength, recurrence
+    similarity: Similarity | None = None
+    detector: Callable | None = None
+    segmenter: Segmenter | None = None
+    weight: float = setting(60.0, low=0, high=1e6)  # lambda_DCA; paper 60
+    attribute_weight: float = setting(1.0, low=0, high=1e4)  # w_attribute; paper 1
+    relation_weight: float = setting(7.0, low=0, high=1e4)  # w_relation; paper 1
+    presence_weight: float = setting(1.0, low=0, high=1e4)  # w_presence; not the paper's
+    concept: str = setting("phrase", choices=tuple(CONCEPTS))  # how an object's text is embedded
+    relation: str = setting("turned", choices=tuple(RELATIONS))  # how a relation's text is embedded; paper stated
+    relation_window: Window = Window(0.0, 0.15)  # noqa: RUF009 (where L_relation counts, inside the window; paper all)
+    window: Window = Window(0.0, 0.7)  # noqa: RUF009 (frozen)
+    strength: Strength = Unit(0.15)  # noqa: RUF009
+    recurrence: Recurrence = Recurrence(9, Window(0.0, 0.15), noise=False)  # noqa: RUF009
 
-    def settings(self) -> dict:
-        texts = {"concept": self.concept, "relation_text": self.relation}
-        return super().settings() | self.weights | texts | {"relation_window": asdict(self.relation_window)}
+    @classmethod
+    def paper(cls, **given) -> "DCA":
+        """Two losses of weight 1, relations as they are stated, the weighted gradient as it is, every step once; DADG
+        says no more."""
+        theirs = {"relation_weight": 1.0, "presence_weight": 0.0, "relation": "stated", "relation_window": Window()}
+        return cls(**theirs | {"strength": Raw(), "recurrence": Recurrence()} | given)
 
-    def setup(self, job: Job) -> None:
-        self.read([prompt.text for prompt in job.prompts])
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"attribute": self.attribute_weight, "relation": self.relation_weight, "presence": self.presence_weight}
 
-    def read(self, prompts: Sequence[str]) -> None:
-        """Parse the prompts and embed what they say: whose pictures `losses` takes."""
+    def setup(self, job: Job) -> State:
+        return self.read([prompt.text for prompt in job.prompts], job.backbone)
+
+    def read(self, prompts: Sequence[str], backbone: Backbone | None = None) -> State:
+        """Parse the prompts and embed what they say: of whose pictures `losses` tells. backbone: names the models that
+        were not given. ValueError for a prompt that says nothing to align."""
+        similarity, detector, segmenter = self._models(backbone)
         graphs = [parse(prompt) for prompt in prompts]
-        self._phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
-        self._most = max(map(len, self._phrases))
-        texts, unlike = CONCEPTS[self.concept], RELATIONS[self.relation]
-        self._concepts = {
-            "attribute": [attributes(k, graph, texts) for k, graph in enumerate(graphs)],
-            "relation": [relations(k, graph, unlike) for k, graph in enumerate(graphs)],
+        phrases = [[graph.phrase(i) for i in range(len(graph.objects))] for graph in graphs]
+        concepts = {
+            "attribute": [attributes(k, graph, CONCEPTS[self.concept]) for k, graph in enumerate(graphs)],
+            "relation": [relations(k, graph, RELATIONS[self.relation]) for k, graph in enumerate(graphs)],
         }
-        empty = [k for k, *kinds in zip(range(len(graphs)), *self._concepts.values()) if not any(kinds)]
-        if empty:
-            raise ValueError(
-                f"the prompt {prompts[empty[0]]!r} states no attribute and no relation: DCA has nothing to "
-                "align; say one, such as 'a red car'"
-            )
-        every = list(chain.from_iterable(chain.from_iterable(self._concepts.values())))
+        for k, *kinds in zip(range(len(graphs)), *concepts.values()):
+            if not any(kinds) and (segmenter is None or not phrases[k]):
+                raise ValueError(
+                    f"the prompt {prompts[k]!r} states no attribute and no relation: DCA has nothing to align; say "
+                    "one, such as 'a red car'"
+                )
+        every = list(chain(*chain(*concepts.values())))
         words = list(dict.fromkeys(text for concept in every for text in concept.texts + concept.unlike))
-        self._words = dict(zip(words, self.similarity.embed(words), strict=True))
-        if self.segmenter:
-            rows = [list(dict.fromkeys(row)) for row in self._phrases]  # of two alike, one place is asked for
-            names = list(dict.fromkeys(chain.from_iterable(rows)))
-            known = dict(zip(names, self.segmenter.embed(names), strict=True))
-            self._names = pad_sequence([torch.stack([known[name] for name in row]) for row in rows], batch_first=True)
-            self._asked = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
+        known = dict(zip(words, similarity.embed(words), strict=True)) if words else {}
+        texts = {concept: _embedding(concept, known) for concept in every}
+        state = State(similarity, detector, segmenter, phrases, concepts, texts)
+        if segmenter is not None:
+            rows = [list(dict.fromkeys(row)) for row in phrases]  # of two alike, one place is asked for
+            names = list(dict.fromkeys(chain(*rows)))
+            known = dict(zip(names, segmenter.embed(names), strict=True))
+            state.names = pad_sequence([torch.stack([known[name] for name in row]) for row in rows], batch_first=True)
+            state.asked = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
+        return state
 
-    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
+    def _models(self, backbone: Backbone | None) -> tuple[Similarity, Callable, Segmenter | None]:
+        """The models that are given, and the backbone's in place of those that are not."""
+        similarity, segmenter = self.similarity, self.segmenter
+        needed = self.presence_weight > 0 or self.detector is None
+        if backbone is None and (similarity is None or (needed and segmenter is None)):
+            raise ValueError("DCA lacks models and no backbone names them: give it similarity and segmenter")
+        if similarity is None:
+            similarity = Similarity.load(backbone.guide("similarity"), backbone.device)
+        if segmenter is None and needed:
+            segmenter = Segmenter.load(backbone.guide("segmenter"), backbone.device)
+        detector = MaskDetector(segmenter) if self.detector is None else self.detector
+        return similarity, detector, segmenter if self.presence_weight > 0 else None
+
+    def energy(self, ctx: Ctx, state: State) -> tuple[torch.Tensor, Info]:
         """L_DCA (B,). info: attribute, relation and, with a segmenter, presence (B,), the losses; boxes (B, N, 4) as
-        fractions of the image's sides and scores (B, N) of the objects, 0 where absent; N is the largest number of
-        objects in the run."""
-        losses, boxes, scores = self.losses(ctx.image, ctx.index, ctx.cost)
+        fractions of the image's sides and scores (B, N) of the objects, 0 where absent."""
+        terms, boxes, scores = self.losses(state, ctx.image, ctx.index, ctx.cost)
         off = () if ctx in self.relation_window else ("relation",)
-        loss = sum(self.weights[kind] * value for kind, value in losses.items() if kind not in off)
+        loss = sum(self.weights[kind] * value for kind, value in terms.items() if kind not in off)
         height, width = ctx.image.shape[-2:]
         shown = boxes / boxes.new_tensor([width, height, width, height]) * (scores >= CERTAIN)[..., None]
-        return loss, {kind: value.detach() for kind, value in losses.items()} | {"boxes": shown, "scores": scores}
+        return loss, {kind: value.detach() for kind, value in terms.items()} | {"boxes": shown, "scores": scores}
 
-    def losses(self, image: torch.Tensor, index: list[int], cost: Cost) -> tuple[Info, torch.Tensor, torch.Tensor]:
+    @staticmethod
+    def losses(
+        state: State, image: torch.Tensor, index: list[int], cost: Cost
+    ) -> tuple[Info, torch.Tensor, torch.Tensor]:
         """Of pictures (B, 3, H, W) in [0, 1], made or in the making, of the prompts at `index`: each loss (B,) by its
         name, boxes (B, N, 4) in pixels, the whole picture where an object is absent, and scores (B, N). What they cost
         is added to `cost`."""
         height, width = image.shape[-2:]
-        phrases = [self._phrases[k] for k in index]
-        boxes, scores = self.detector(image.detach(), phrases)
+        phrases = [state.phrases[k] for k in index]
+        boxes, scores = state.detector(image.detach(), phrases)
         cost.auxiliary += len(index)
-        fewer = self._most - scores.size(1)  # the images of another batch may have more objects
+        fewer = max(map(len, state.phrases)) - scores.size(1)  # the images of another batch may have more objects
         boxes, scores = F.pad(boxes, [0, 0, 0, fewer]), F.pad(scores, [0, fewer])
         boxes = torch.where((scores >= CERTAIN)[..., None], boxes, boxes.new_tensor([0, 0, width, height]))
-        chosen = {kind: list(chain(*(concepts[k] for k in index))) for kind, concepts in self._concepts.items()}
-        every = list(chain(*chosen.values()))
-        cosines = self._cosines(image, every, [index.index(concept.image) for concept in every], boxes)
+        chosen = {
+            kind: [(row, concept) for row, k in enumerate(index) for concept in concepts[k]]
+            for kind, concepts in state.concepts.items()
+        }
+        every, sizes = list(chain(*chosen.values())), [len(part) for part in chosen.values()]
+        rows = torch.tensor([row for row, _ in every], dtype=torch.long, device=image.device)
+        fits = cosines(state, image, [concept for _, concept in every], rows, boxes)
         cost.auxiliary += len(every)
-        losses = {}
-        for kind, part in zip(chosen, cosines.split([len(c) for c in chosen.values()])):
-            losses[kind] = _mean(1 - part, [index.index(concept.image) for concept in chosen[kind]], len(index))
-        if self.segmenter:
+        found = {
+            kind: _mean(1 - part, of, len(index))
+            for kind, part, of in zip(chosen, fits.split(sizes), rows.split(sizes))
+        }
+        if state.segmenter is not None:
             cost.auxiliary += len(index)
-            logits = self.segmenter(image, self._names[index])
-            losses["presence"] = presence(logits, self._asked[index].to(logits.device))
-        return losses, boxes, scores
-
-    def _cosines(self, image, concepts: Sequence[Concept], rows: list[int], boxes: torch.Tensor) -> torch.Tensor:
-        """(K,): how well each concept fits its window."""
-        height, width = image.shape[-2:]
-        of = torch.tensor(rows, device=image.device)
-        ends = torch.tensor([(c.objects[0], c.objects[-1]) for c in concepts], device=image.device)
-        windows = square(union(boxes[of, ends[:, 0]], boxes[of, ends[:, 1]]), height, width)
-        seen = self.similarity(crop(image, windows, of, self.similarity.side))
-        texts = torch.stack([self._embedding(concept) for concept in concepts])
-        return (seen * texts.to(seen)).sum(1)
-
-    def _embedding(self, concept: Concept) -> torch.Tensor:
-        """(d,): w_i or w_j."""
-        wanted, unlike = (
-            torch.stack([self._words[t] for t in texts]).mean(0) if texts else 0.0
-            for texts in (concept.texts, concept.unlike)
-        )
-        return F.normalize(wanted - unlike, dim=0) if concept.unlike else wanted
+            logits = state.segmenter(image, state.names[index])
+            found["presence"] = presence(logits, state.asked[index].to(logits.device))
+        return found, boxes, scores
 
 
-def _mean(values: torch.Tensor, rows: list[int], n: int) -> torch.Tensor:
-    """(n,): mean of the values that belong to each row, 0 where none does."""
-    of = torch.tensor(rows, dtype=torch.long, device=values.device)
-    count = torch.bincount(of, minlength=n).clamp(min=1)
-    return values.new_zeros(n).index_add(0, of, values) / count
+def cosines(
+    state: State, image: torch.Tensor, concepts: Sequence[Concept], rows: torch.Tensor, boxes: torch.Tensor
+) -> torch.Tensor:
+    """(K,): how well each concept fits its window in image[rows[k]]."""
+    if not concepts:
+        return image.new_zeros(0)
+    height, width = image.shape[-2:]
+    ends = torch.tensor([(c.objects[0], c.objects[-1]) for c in concepts], device=image.device)
+    windows = square(union(boxes[rows, ends[:, 0]], boxes[rows, ends[:, 1]]), height, width)
+    seen = state.similarity(crop(image, windows, rows, state.similarity.side))
+    texts = torch.stack([state.texts[concept] for concept in concepts])
+    return (seen * texts.to(seen)).sum(1)
+
+
+def _embedding(concept: Concept, words: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(d,): w_i or w_j of the texts' embeddings."""
+    wanted, unlike = (
+        torch.stack([words[text] for text in texts]).mean(0) if texts else 0.0
+        for texts in (concept.texts, concept.unlike)
+    )
+    return F.normalize(wanted - unlike, dim=0) if concept.unlike else wanted
+
+
+def _mean(values: torch.Tensor, rows: torch.Tensor, n: int) -> torch.Tensor:
+    """(n,): mean of the values (K,) that belong to each row, 0 where none does."""
+    count = torch.bincount(rows, minlength=n).clamp(min=1)
+    return values.new_zeros(n).index_add(0, rows, values) / count

@@ -5,7 +5,7 @@ belong together (a token of a region's phrase and a pixel of the region; two pix
 row:
 
     S' = S + lambda (max S - S)   where R = 1,       S' = S - lambda (S - min S)   where R = 0
-    lambda = w (t / 1000)^5 (1 - area of the region),   w = 1 in cross attention, .3 in self attention
+    lambda = w (t / T)^5 (1 - area of the region),   w = 1 in cross attention, .3 in self attention
 
 Every region's phrase is also encoded by itself, and its tokens take the place of the phrase's in the prompt (`paste`: 1
 there, 0 leaves the prompt as it is: mini-sd's text encoder, unlike CLIP, minds where a phrase stands). Pixels of
@@ -14,14 +14,16 @@ authors' segments cover the whole picture and every word of interest.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from helpers.attention import Edit, Layers, Site
-from helpers.backbones import Text
+from helpers.backbones.attention import Edit, Layers, Site
+from helpers.backbones.backbone import Text
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Job, Window
-from helpers.guidance.regions import OnLayouts, of_tokens
+from helpers.sampling.hooks import Ctx, Guidance, Job, Window
+from helpers.sampling.regions import Regions, of_tokens
+from helpers.sampling.settings import setting
 
 
 def modulate(scores: torch.Tensor, together: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
@@ -31,55 +33,61 @@ def modulate(scores: torch.Tensor, together: torch.Tensor, strength: torch.Tenso
     return scores + strength * torch.where(together, up, -down)
 
 
-class DenseDiffusion(OnLayouts):
-    """scale: multiplies both weights. cross_weight: 1. self_weight: .3. paste: share of the phrases' own embeddings.
-    With scale 0 and paste 0 it does nothing."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenseDiffusion(Guidance):
+    """S' in every layer, and the phrases' own embeddings in the prompt. With scale 0 and paste 0 it does nothing.
 
-    own = ("scale", "cross_weight", "self_weight", "paste")
+    layouts: one for all images, or one per image in the order of the prompts.
+    """
 
-    def __init__(
-        self,
-        layouts: Sequence[Layout],
-        scale: float = 1.0,
-        cross_weight: float = 1.0,
-        self_weight: float = 0.3,
-        paste: float = 1.0,
-        window: Window = Window(0.0, 0.3),  # noqa: B008 (frozen)
-    ):
-        super().__init__(layouts)
-        self.scale, self.window = scale, window
-        self.cross_weight, self.self_weight, self.paste = cross_weight, self_weight, paste
+    layouts: Layout | Sequence[Layout]
+    scale: float = setting(8.0, low=0, high=1e4)  # multiplies both weights; paper 1; 1 to 16
+    cross_weight: float = setting(1.0, low=0, high=100)  # w in cross attention; paper 1
+    self_weight: float = setting(0.0, low=0, high=100)  # w in self attention; paper .3
+    paste: float = setting(0.0, low=0, high=1)  # share of the phrases' own embeddings; paper 1
+    window: Window = Window(0.0, 0.5)  # noqa: RUF009 (frozen); paper 0 to .3
 
-    def encode(self, text: Text, job: Job) -> Text:
+    @classmethod
+    def paper(cls, **given) -> "DenseDiffusion":
+        """The authors' values."""
+        return cls(**{"scale": 1.0, "self_weight": 0.3, "paste": 1.0, "window": Window(0.0, 0.3)} | given)
+
+    def setup(self, job: Job) -> Regions:
+        return Regions.of(job, self.layouts, "DenseDiffusion")
+
+    def encode(self, text: Text, job: Job, state: Regions) -> Text:
         """The prompts' embeddings with every phrase's own in its place."""
-        phrases = [region.phrase for layout in self.layouts for region in layout.regions]
-        alone = job.encode(phrases)["encoder_hidden_states"]
-        hidden, n = text["encoder_hidden_states"].clone(), 0
-        for k, layout in enumerate(self.layouts):
-            for r in range(len(layout.regions)):
-                place = self._regions.phrases[k, r].nonzero().flatten()
-                own = alone[n, 1 : 1 + len(place)]  # after the start token
-                hidden[k, place] = torch.lerp(hidden[k, place], own, self.paste)
-                n += 1
-        return text | {"encoder_hidden_states": hidden}
+        if not self.paste:
+            return text
+        places = [(k, region) for k, layout in enumerate(state.layouts) for region in layout.regions]
+        alone = job.encode([region.phrase for _, region in places])["tokens"]
+        tokens, of = text["tokens"].clone(), job.backbone.tokens
+        for own, (k, region) in zip(alone, places, strict=True):
+            there = of.runs(state.layouts[k].prompt, region.phrase, region.start)
+            for keys, theirs in zip(there, of.runs(region.phrase, region.phrase, 0), strict=True):
+                pairs = zip(keys, theirs, strict=False)  # a tokenizer may split a first word in another way
+                for key, other in pairs:
+                    tokens[k, key] = torch.lerp(tokens[k, key], own[other], self.paste)
+        return text | {"tokens": tokens}
 
-    def edits(self, ctx: Ctx) -> list[Edit]:
-        regions = self._regions.part(ctx.index)
-        fade = self.scale * (ctx.t / ctx.job.scheduler.config.num_train_timesteps) ** 5
+    def edits(self, ctx: Ctx, state: Regions) -> list[Edit]:
+        regions = state.part(ctx.index)
+        fade = self.scale * (ctx.t / ctx.backbone.schedule.timesteps) ** 5
         free = 1 - regions.masks.mean((-2, -1))  # (B, N)
 
         def cross(scores: torch.Tensor, site: Site) -> torch.Tensor:
-            inside = (regions.pixels(site) >= 0.5).to(scores)
+            inside = regions.cells(*site.grid).flatten(2)
             together = of_tokens(inside, regions.phrases) > 0
             strength = of_tokens(free[..., None].expand_as(inside), regions.phrases)
             return modulate(scores, together, fade * self.cross_weight * strength)
 
         def within(scores: torch.Tensor, site: Site) -> torch.Tensor:
-            inside = (regions.pixels(site) >= 0.5).to(scores)
+            inside = regions.cells(*site.grid).flatten(2)
             segments = torch.cat([inside, 1 - inside.amax(1, keepdim=True)], 1)  # and what is outside of all
             together = torch.einsum("bnp,bnk->bpk", segments, segments)[:, None] > 0
             small = 1 - segments.mean(-1, keepdim=True)
             strength = (segments * small).amax(1)[:, None, :, None]  # of the segment of the row's pixel
             return modulate(scores, together, fade * self.self_weight * strength)
 
-        return [Edit(Layers("cross"), scores=cross), Edit(Layers("self"), scores=within)]
+        edits = {"cross": (self.cross_weight, cross), "self": (self.self_weight, within)}
+        return [Edit(Layers(kind), scores=change) for kind, (weight, change) in edits.items() if self.scale * weight]

@@ -16,14 +16,16 @@ A silhouette fills about .63 of its box, so a mask that is compared with a box i
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
-from helpers.guidance.regions import check_layouts
-from helpers.guidance.strength import Raw, Strength
+from helpers.perception.segmenter import Segmenter
+from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Recurrence, Window, per_image
+from helpers.sampling.settings import setting
+from helpers.sampling.strength import Polyak, Raw, Strength
 
 # Share of the grid by which is divided at least (objects cover .05 to .2): an empty mask has no centre and no ratio.
 FLOOR = 0.01
@@ -98,67 +100,51 @@ def _mean_over_pairs(between: torch.Tensor, alone: torch.Tensor, valid: torch.Te
 TERMS = {"coverage": coverage, "size": size, "distance": distance}
 
 
-class DGA(Guidance):
+@dataclass
+class State:
+    """What DGA knows of a run's n images with at most N regions, padded. words (n, N, d): the phrases as the segmenter
+    reads them. targets (n, N, grid, grid) in [0, 1]. valid, boxed (n, N): which regions exist, and are boxes."""
+
+    segmenter: Segmenter
+    words: torch.Tensor
+    targets: torch.Tensor
+    valid: torch.Tensor
+    boxed: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DGA(EnergyGuidance):
     """eps' = eps + strength(grad of weight * (w_cov L_cov + w_size L_size + w_dist L_dist)).
 
-    segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and call. layouts: one per image,
-    in the order of the prompts; a region with a mask is compared with it, the others with their box. coverage_weight,
-    size_weight, distance_weight: w of the terms (paper: all on; coverage alone is its ablation). grid: side of the
-    compared masks.
+    layouts: one for all images, or one per image in the order of the prompts; a region with a mask is compared with it,
+    the others with their box. segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and
+    call; None loads the one that the backbone names. Defaults are those found on the miniature's dev split; `paper` has
+    the paper's.
     """
 
-    def __init__(
-        self,
-        segmenter,
-        layouts: Sequence[Layout],
-        weight: float = 25.0,
-        coverage_weight: float = 1.0,
-        size_weight: float = 1.0,
-        distance_weight: float = 1.0,
-        window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
-        strength: Strength = Raw(),  # noqa: B008 (frozen)
-        recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
-        grid: int = 64,
-    ):
-        self.segmenter, self.layouts, self.weight = segmenter, list(layouts), weight
-        self.weights = {"coverage": coverage_weight, "size": size_weight, "distance": distance_weight}
-        self.window, self.strength, self.recurrence, self.grid = window, strength, recurrence, grid
+    layouts: Layout | Sequence[Layout]
+    segmenter: Segmenter | None = None
+    weight: float = setting(25.0, low=0, high=1e6)  # lambda_DGA; paper 25
+    coverage_weight: float = setting(1.0, low=0, high=1e4)  # w_cov; paper 1 (alone: the paper's ablation)
+    size_weight: float = setting(0.05, low=0, high=1e4)  # w_size; paper 1
+    distance_weight: float = setting(1.0, low=0, high=1e4)  # w_dist; paper 1
+    window: Window = Window(0.0, 0.7)  # noqa: RUF009 (frozen)
+    strength: Strength = Polyak(0.5)  # noqa: RUF009
+    recurrence: Recurrence = Recurrence(10, Window(0.0, 0.15))  # noqa: RUF009
+    grid: int = setting(64, low=4, high=512)  # side of the compared masks
 
-    def settings(self) -> dict:
-        return super().settings() | self.weights
+    @classmethod
+    def paper(cls, **given) -> "DGA":
+        """All terms on, the weighted gradient as it is, every step once; DADG says no more."""
+        return cls(**{"size_weight": 1.0, "strength": Raw(), "recurrence": Recurrence()} | given)
 
-    def setup(self, job: Job) -> None:
-        self._check(job)
-        device = job.backbone.device
-        most = max(len(layout.regions) for layout in self.layouts)
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"coverage": self.coverage_weight, "size": self.size_weight, "distance": self.distance_weight}
 
-        def padded(rows):  # (n, N, ...), zeros for regions that an image does not have
-            return torch.stack([F.pad(row, [0, 0] * (row.ndim - 1) + [0, most - len(row)]) for row in rows]).to(device)
-
-        phrases = list(dict.fromkeys(r.phrase for layout in self.layouts for r in layout.regions))
-        words = dict(zip(phrases, self.segmenter.embed(phrases), strict=True))
-        self._words = padded([torch.stack([words[r.phrase] for r in layout.regions]) for layout in self.layouts])
-        self._targets = padded([layout.masks(self.grid, self.grid) for layout in self.layouts])
-        self._valid = padded([torch.ones(len(layout.regions), dtype=torch.bool) for layout in self.layouts])
-        self._boxed = padded([torch.tensor([r.mask is None for r in layout.regions]) for layout in self.layouts])
-
-    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
-        """L_DGA (B,). info: the terms (B,), iou (B, N), masks (B, N, grid, grid) in [0, 1]; 0 where no region is."""
-        ctx.cost.auxiliary += len(ctx.index)
-        logits = self.segmenter(ctx.image, self._words[ctx.index])
-        found = F.interpolate(logits, (self.grid, self.grid), mode="area").sigmoid()
-        targets, valid, boxed = self._targets[ctx.index], self._valid[ctx.index], self._boxed[ctx.index]
-        masks = torch.where(boxed[..., None, None], soft_box(found), found)
-        terms = {name: term(masks, targets, valid) for name, term in TERMS.items()}
-        loss = sum(weight * terms[name] for name, weight in self.weights.items())
-        info = {name: value.detach() for name, value in terms.items()}
-        info["iou"] = soft_iou(masks.detach(), targets) * valid
-        info["masks"] = found.detach() * valid[..., None, None]
-        return loss, info
-
-    def _check(self, job: Job) -> None:
-        check_layouts(job, self.layouts, "DGA")
-        for layout in self.layouts:
+    def setup(self, job: Job) -> State:
+        layouts = per_image(self.layouts, Layout, job, "DGA")
+        for layout in layouts:
             phrases = [region.phrase for region in layout.regions]
             twice = next((p for p in phrases if phrases.count(p) > 1), None)
             if twice:
@@ -166,3 +152,33 @@ class DGA(Guidance):
                     f"two regions of {layout.prompt!r} have the phrase {twice!r}, which a segmenter cannot tell apart: "
                     "add a word that does, such as a colour"
                 )
+        device = job.backbone.device
+        segmenter = self.segmenter or Segmenter.load(job.backbone.guide("segmenter"), device)
+        most = max(len(layout.regions) for layout in layouts)
+
+        def padded(rows):  # (n, N, ...), zeros for regions that an image does not have
+            return torch.stack([F.pad(row, [0, 0] * (row.ndim - 1) + [0, most - len(row)]) for row in rows]).to(device)
+
+        phrases = list(dict.fromkeys(r.phrase for layout in layouts for r in layout.regions))
+        words = dict(zip(phrases, segmenter.embed(phrases), strict=True))
+        return State(
+            segmenter,
+            padded([torch.stack([words[r.phrase] for r in layout.regions]) for layout in layouts]),
+            padded([layout.masks(self.grid, self.grid) for layout in layouts]),
+            padded([torch.ones(len(layout.regions), dtype=torch.bool) for layout in layouts]),
+            padded([torch.tensor([r.mask is None for r in layout.regions]) for layout in layouts]),
+        )
+
+    def energy(self, ctx: Ctx, state: State) -> tuple[torch.Tensor, Info]:
+        """L_DGA (B,). info: the terms (B,), iou (B, N), masks (B, N, grid, grid) in [0, 1]; 0 where no region is."""
+        ctx.cost.auxiliary += len(ctx.index)
+        logits = state.segmenter(ctx.image, state.words[ctx.index])
+        found = F.interpolate(logits, (self.grid, self.grid), mode="area").sigmoid()
+        targets, valid, boxed = state.targets[ctx.index], state.valid[ctx.index], state.boxed[ctx.index]
+        masks = torch.where(boxed[..., None, None], soft_box(found), found)
+        terms = {name: term(masks, targets, valid) for name, term in TERMS.items()}
+        loss = sum(weight * terms[name] for name, weight in self.weights.items())
+        info = {name: value.detach() for name, value in terms.items()}
+        info["iou"] = soft_iou(masks.detach(), targets) * valid
+        info["masks"] = found.detach() * valid[..., None, None]
+        return loss, info

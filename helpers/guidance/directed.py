@@ -11,15 +11,16 @@ to 2.5. That the bump is measured by the map's own maximum is ours: the paper ad
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from helpers.attention import Edit, Layers, Site
+from helpers.backbones.attention import Edit, Layers, Site
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Job, Window
-from helpers.guidance.regions import OnLayouts, of_tokens
+from helpers.sampling.hooks import Ctx, Guidance, Job, Window
+from helpers.sampling.regions import Regions, of_tokens
+from helpers.sampling.settings import setting
 
-WEAK = 0.01
 SPREAD = 0.5  # standard deviation of the bump in sides of the box
 
 
@@ -36,36 +37,48 @@ def bump(boxes: torch.Tensor) -> torch.Tensor:
     return rows[..., :, None] * columns[..., None, :] * boxes
 
 
-class Directed(OnLayouts):
-    """scale: b. trailing: how many trailing tokens are edited."""
+@dataclass
+class State:
+    """tokens (n, N, T) bool: the keys that a region's box directs, its phrase's and the trailing ones."""
 
-    own = ("scale", "trailing")
+    regions: Regions
+    tokens: torch.Tensor
 
-    def __init__(
-        self,
-        layouts: Sequence[Layout],
-        scale: float = 1.0,
-        trailing: int = 15,
-        window: Window = Window(0.0, 0.2),  # noqa: B008 (frozen)
-    ):
-        super().__init__(layouts)
-        self.scale, self.trailing, self.window = scale, trailing, window
 
-    def setup(self, job: Job) -> None:
-        super().setup(job)
-        tokenizer = job.backbone.pipe.tokenizer
-        self._tokens = self._regions.phrases.clone()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Directed(Guidance):
+    """A_k in every layer. With scale 0 and outside 1 it does nothing.
+
+    layouts: one for all images, or one per image in the order of the prompts.
+    """
+
+    layouts: Layout | Sequence[Layout]
+    scale: float = setting(16.0, low=0, high=1e4)  # b; paper 1 to 2.5; 1 to 16
+    outside: float = setting(0.01, low=0, high=1)  # what is left of the attention there; paper .01
+    trailing: int = setting(15, low=0, high=512)  # how many trailing tokens are directed; paper 15
+    window: Window = Window(0.0, 0.4)  # noqa: RUF009 (frozen); paper 0 to .2
+
+    @classmethod
+    def paper(cls, **given) -> "Directed":
+        """The authors' values."""
+        return cls(**{"scale": 1.0, "window": Window(0.0, 0.2)} | given)
+
+    def setup(self, job: Job) -> State:
+        regions = Regions.of(job, self.layouts, "Directed")
+        tokens = regions.phrases.clone()
         for k, prompt in enumerate(job.prompts):
-            end = len(tokenizer(prompt.text)["input_ids"]) - 1
-            self._tokens[k, :, end : end + self.trailing] = self._regions.valid[k][:, None]
+            tokens[k][:, job.backbone.tokens.trailing(prompt.text, self.trailing)] = regions.valid[k][:, None]
+        return State(regions, tokens)
 
-    def edits(self, ctx: Ctx) -> list[Edit]:
-        regions, tokens = self._regions.part(ctx.index), self._tokens[ctx.index]
+    def edits(self, ctx: Ctx, state: State) -> list[Edit]:
+        if self.scale == 0 and self.outside == 1:
+            return []
+        regions, tokens = state.regions.part(ctx.index), state.tokens[ctx.index]
 
         def direct(probs: torch.Tensor, site: Site) -> torch.Tensor:
-            boxes = regions.places(*site.grid(*regions.latents))
+            boxes = regions.places(*site.grid)
             inside = of_tokens(boxes.flatten(2), tokens)
-            weak = torch.where(tokens.any(1)[:, None, None], WEAK + (1 - WEAK) * inside, 1.0)
-            return weak * probs + self.scale * probs.amax(2, keepdim=True) * of_tokens(bump(boxes).flatten(2), tokens)
+            kept = torch.where(tokens.any(1)[:, None, None], self.outside + (1 - self.outside) * inside, 1.0)
+            return kept * probs + self.scale * probs.amax(2, keepdim=True) * of_tokens(bump(boxes).flatten(2), tokens)
 
         return [Edit(Layers(), probs=direct)]

@@ -21,16 +21,20 @@ Sampling starts from the source's inverted latents, best without CFG, as they we
 and where u takes it, x_{t-1} is replaced by the source's own: the background stays.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Drag, decode_mask
-from helpers.guidance.base import Ctx, Guidance, Info, Job, Recurrence, Window
-from helpers.guidance.strength import Raw, Strength
-from helpers.inversion import Trajectory, check, invert
+from helpers.perception.clicks import ClickSegmenter
+from helpers.perception.features import Features
+from helpers.perception.flow import Flow
+from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Recurrence, Window, per_image
+from helpers.sampling.inversion import Trajectory, check, invert
+from helpers.sampling.settings import setting
+from helpers.sampling.strength import Polyak, Raw, Strength
 
 SAME = 0.5  # handles whose masks overlap by this IoU are on one object
 SHOWN = 64  # a Trace keeps maps of at most this side
@@ -113,149 +117,177 @@ def semantic(warped: torch.Tensor, source: torch.Tensor, seen: torch.Tensor) -> 
     return _mean(1 - (warped * source).sum(1), F.interpolate(seen[:, None], warped.shape[-2:], mode="area")[:, 0])
 
 
-class DMA(Guidance):
+@dataclass
+class State:
+    """What DMA knows of a run's n drags. source (n, 3, H, W) float32 in [0, 1]; described: its features (n, d, h, w).
+    mask (n, H, W) bool: S; wanted (n, 2, H, W): u in pixels; seen (n, H, W) float: V. region (n, 1, h, w) bool: the
+    latent pixels that S and where u takes it touch."""
+
+    flow: Flow
+    features: Features
+    trajectory: Trajectory
+    source: torch.Tensor
+    described: torch.Tensor
+    mask: torch.Tensor
+    wanted: torch.Tensor
+    seen: torch.Tensor
+    region: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DMA(EnergyGuidance):
     """eps' = eps + strength(grad of weight * (w_disp L_disp + w_app L_app + w_sem L_sem)).
 
-    flow: flow(source, target) -> (B, 2, H, W) in pixels; clicks: clicks(images, points (B, k, 2) in pixels) -> logits
-    (B, H, W); features: features(images) -> unit-norm (B, d, h, w); see `helpers.perception`. drags: one per image, in
-    the order of the prompts; a drag's own mask is preferred to the segmenter's. trajectory: the sources', when they
-    were inverted or recorded before; otherwise `setup` inverts them. displacement_weight, appearance_weight,
-    semantic_weight: w of the terms (displacement alone is the paper's ablation). field: `rigid` or `decaying`. spread:
-    s of the Gaussians, in diagonals. margin: latent pixels by which the moved region is widened beyond those that it
-    touches; what else lies there is drawn anew, and suffers. blend: when the background is kept.
+    drags: one for all images, or one per image in the order of the prompts; a drag's own mask is preferred to the
+    segmenter's. flow: flow(source, target) -> (B, 2, H, W) in pixels; clicks: clicks(images, points (B, k, 2) in
+    pixels) -> logits (B, H, W); features: features(images) -> unit-norm (B, d, h, w); see `helpers.perception`; None
+    loads what the backbone names. trajectory: the sources', when they were inverted or recorded before; otherwise
+    `setup` inverts them. Defaults are those found on the miniature's dev split; `paper` has the paper's.
     """
+
+    drags: Drag | Sequence[Drag]
+    flow: Flow | None = None
+    clicks: ClickSegmenter | None = None
+    features: Features | None = None
+    trajectory: Trajectory | None = None
+    weight: float = setting(90.0, low=0, high=1e6)  # lambda_DMA; paper 90
+    displacement_weight: float = setting(1.0, low=0, high=1e4)  # w_disp; paper 1 (alone: the paper's ablation)
+    appearance_weight: float = setting(1.0, low=0, high=1e4)  # w_app; paper 1
+    semantic_weight: float = setting(0.1, low=0, high=1e4)  # w_sem; paper 1
+    field: str = setting("rigid", choices=tuple(FIELDS))  # the reference flow
+    spread: float = setting(0.1, low=1e-4, high=10)  # s of its Gaussians, in diagonals
+    # Latent pixels by which the moved region is widened; what else lies there is drawn anew, and suffers.
+    margin: int = setting(0, low=0, high=64)
+    blend: Window = Window()  # noqa: RUF009 (when the background is kept)
+    window: Window = Window(0.0, 0.7)  # noqa: RUF009 (frozen)
+    strength: Strength = Polyak(1.0)  # noqa: RUF009
+    recurrence: Recurrence = Recurrence(5, Window(0.0, 0.3))  # noqa: RUF009
 
     signed = ("flow", "reference")
 
-    def __init__(
-        self,
-        flow,
-        clicks,
-        features,
-        drags: Sequence[Drag],
-        trajectory: Trajectory | None = None,
-        weight: float = 90.0,
-        displacement_weight: float = 1.0,
-        appearance_weight: float = 1.0,
-        semantic_weight: float = 0.1,
-        field: Callable = rigid,
-        spread: float = 0.1,
-        margin: int = 0,
-        blend: Window = Window(),  # noqa: B008 (frozen)
-        window: Window = Window(0.0, 0.7),  # noqa: B008 (frozen)
-        strength: Strength = Raw(),  # noqa: B008 (frozen)
-        recurrence: Recurrence = Recurrence(),  # noqa: B008 (frozen)
-    ):
-        self.flow, self.clicks, self.features, self.drags = flow, clicks, features, list(drags)
-        self.trajectory, self.weight = trajectory, weight
-        self.weights = {
-            "displacement": displacement_weight,
-            "appearance": appearance_weight,
-            "semantic": semantic_weight,
+    @classmethod
+    def paper(cls, **given) -> "DMA":
+        """All terms of weight 1, the weighted gradient as it is, every step once; DADG says no more."""
+        return cls(**{"semantic_weight": 1.0, "strength": Raw(), "recurrence": Recurrence()} | given)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {
+            "displacement": self.displacement_weight,
+            "appearance": self.appearance_weight,
+            "semantic": self.semantic_weight,
         }
-        self.field, self.spread, self.margin, self.blend = field, spread, margin, blend
-        self.window, self.strength, self.recurrence = window, strength, recurrence
 
-    def settings(self) -> dict:
-        field = {"field": self.field.__name__, "spread": self.spread}
-        return super().settings() | self.weights | field | {"margin": self.margin, "blend": asdict(self.blend)}
-
-    def setup(self, job: Job) -> None:
-        backbone = job.backbone
-        self._check(job)
-        self._source = torch.stack([drag.image() for drag in self.drags]).to(backbone.device)
-        if self.trajectory is None:
-            prompts = [drag.prompt for drag in self.drags]
-            self.trajectory = invert(backbone, self._source, prompts, job.steps, cost=job.cost)
-        check(self.trajectory, job)
-        masks, flows = zip(*(self._reference(n, job) for n in range(len(self.drags))), strict=True)
-        self._mask, self._reference_flow = torch.stack(masks), torch.stack(flows)
-        self._features = torch.cat([self.features(part) for part in self._source.split(8)])
-        job.cost.auxiliary += len(self.drags)
-        self._seen = (self._mask & inside(self._reference_flow)).float()
-        region = (self._mask | splat(self._mask, self._reference_flow))[:, None].float()
-        region = F.adaptive_max_pool2d(region, backbone.latent_shape[1:])
-        self._region = F.max_pool2d(region, 2 * self.margin + 1, 1, self.margin) > 0
-
-    def start(self, x_t: torch.Tensor, index: list[int]) -> torch.Tensor:
-        return self.trajectory.latents[0, index].to(x_t)
-
-    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
-        """L_DMA (B,). info: the terms (B,); flow and reference (B, 2, h, w) in pixels; mask (B, h, w); error
-        (B, h, w) in [0, 1], |I - W| on the object."""
-        ctx.cost.auxiliary += 2 * len(ctx.index)
-        source, wanted, seen = self._source[ctx.index], self._reference_flow[ctx.index], self._seen[ctx.index]
-        image = ctx.image.float()
-        found = self.flow(source, image)
-        warped = warp(image, wanted)
-        terms = {
-            "displacement": displacement(found, wanted, seen),
-            "appearance": appearance(warped, source, seen),
-            "semantic": semantic(self.features(warped), self._features[ctx.index], seen),
-        }
-        loss = sum(weight * terms[name] for name, weight in self.weights.items())
-        info = {name: value.detach() for name, value in terms.items()}
-        info["flow"], info["reference"] = _shown(found.detach()), _shown(wanted)
-        info["mask"] = _shown(self._mask[ctx.index].float())
-        info["error"] = _shown((warped.detach() - source).abs().mean(1) * seen)
-        return loss, info
-
-    def after(self, x_prev: torch.Tensor, ctx: Ctx) -> torch.Tensor:
-        """x_{t-1}, outside the moved region the source's."""
-        if ctx not in self.blend:
-            return x_prev
-        return torch.where(self._region[ctx.index], x_prev, self.trajectory.latents[ctx.i + 1, ctx.index].to(x_prev))
-
-    def _reference(self, n: int, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mask (H, W) bool and reference flow (2, H, W) of drag n: its objects together."""
-        drag, source = self.drags[n], self._source[n : n + 1]
-        handles, targets = drag.points()
-        if drag.mask is not None:
-            objects = {torch.from_numpy(decode_mask(drag.mask)): list(range(len(handles)))}
-        else:
-            objects = self._objects(drag, source, handles, job)
-        union, flow = torch.zeros(drag.size, dtype=torch.bool), torch.zeros(2, *drag.size)
-        for mask, on_it in objects.items():
-            mask = mask & ~union
-            flow += self.field(mask, handles[on_it], (targets - handles)[on_it], self.spread)
-            union |= mask
-        return union.to(source.device), flow.to(source.device)
-
-    def _objects(self, drag, source, handles, job) -> dict[torch.Tensor, list[int]]:
-        """Mask of every object that is dragged -> its handles: one mask each, handles of one object share theirs."""
-        height, width = drag.size
-        points = handles.clamp(min=0).minimum(torch.tensor([width - 1.0, height - 1.0])).to(source.device)
-        alone = self.clicks(source.expand(len(points), -1, -1, -1), points[:, None]).cpu() > 0
-        job.cost.auxiliary += len(points)
-        groups: list[list[int]] = []
-        for k, mask in enumerate(alone):
-            if not mask.any():
-                raise ValueError(
-                    f"the click segmenter finds no object at the handle {drag.moves[k].handle} of {drag.prompt!r}: "
-                    "put the handle onto the object, or give the drag a mask"
-                )
-            same = next((g for g in groups if (mask & alone[g[0]]).sum() > SAME * (mask | alone[g[0]]).sum()), None)
-            if same is None:
-                groups.append([k])
-            else:
-                same.append(k)
-        return {(alone[g[0]] if len(g) == 1 else self.clicks(source, points[g][None]).cpu()[0] > 0): g for g in groups}
-
-    def _check(self, job: Job) -> None:
-        if len(self.drags) != len(job.prompts):
-            raise ValueError(f"DMA has {len(self.drags)} drags for {len(job.prompts)} prompts: give one per image")
+    def setup(self, job: Job) -> State:
+        drags = per_image(self.drags, Drag, job, "DMA")
         height, width = job.backbone.image_size
-        for k, (drag, prompt) in enumerate(zip(self.drags, job.prompts, strict=True)):
-            if drag.prompt != prompt.text:
-                raise ValueError(
-                    f"image {k} is drawn from {prompt.text!r} but its drag is for {drag.prompt!r}: "
-                    "pass the drags in the order of the prompts"
-                )
+        for drag in drags:
             if drag.size != (height, width):
                 raise ValueError(
                     f"the source image of {drag.prompt!r} is {drag.size[0]}x{drag.size[1]}, the backbone draws "
                     f"{height}x{width}: resize the source"
                 )
+        if self.trajectory is not None:
+            check(self.trajectory, job)
+        flow, clicks, features = self._models(job, any(drag.mask is None for drag in drags))
+        source = torch.stack([drag.image() for drag in drags]).to(job.backbone.device)
+        references = [self._reference(drag, image[None], clicks, job) for drag, image in zip(drags, source)]
+        mask, wanted = (torch.stack(parts).to(source.device) for parts in zip(*references))
+        trajectory = self.trajectory
+        if trajectory is None:
+            prompts, solver = [drag.prompt for drag in drags], job.solver.name
+            trajectory = invert(job.backbone, source, prompts, job.steps, solver=solver, cost=job.cost)
+        described = torch.cat([features(part) for part in source.split(8)])
+        job.cost.auxiliary += len(drags)
+        region = (mask | splat(mask, wanted))[:, None].float()
+        region = F.adaptive_max_pool2d(region, job.backbone.latent_shape[1:])
+        region = F.max_pool2d(region, 2 * self.margin + 1, 1, self.margin) > 0
+        seen = (mask & inside(wanted)).float()
+        return State(flow, features, trajectory, source, described, mask, wanted, seen, region)
+
+    def start(self, x_t: torch.Tensor, index: list[int], state: State) -> torch.Tensor:
+        return state.trajectory.latents[0, index].to(x_t)
+
+    def energy(self, ctx: Ctx, state: State) -> tuple[torch.Tensor, Info]:
+        """L_DMA (B,). info: the terms (B,); flow and reference (B, 2, h, w) in pixels; mask (B, h, w); error
+        (B, h, w) in [0, 1], |I - W| on the object."""
+        ctx.cost.auxiliary += 2 * len(ctx.index)
+        source, wanted, seen = state.source[ctx.index], state.wanted[ctx.index], state.seen[ctx.index]
+        image = ctx.image.float()
+        found, warped = state.flow(source, image), warp(image, wanted)
+        terms = {
+            "displacement": displacement(found, wanted, seen),
+            "appearance": appearance(warped, source, seen),
+            "semantic": semantic(state.features(warped), state.described[ctx.index], seen),
+        }
+        loss = sum(weight * terms[name] for name, weight in self.weights.items())
+        info = {name: value.detach() for name, value in terms.items()}
+        info["flow"], info["reference"] = _shown(found.detach()), _shown(wanted)
+        info["mask"] = _shown(state.mask[ctx.index].float())
+        info["error"] = _shown((warped.detach() - source).abs().mean(1) * seen)
+        return loss, info
+
+    def after(self, x_prev: torch.Tensor, ctx: Ctx, state: State) -> torch.Tensor:
+        """x_{t-1}, outside the moved region the source's."""
+        if ctx not in self.blend:
+            return x_prev
+        source = state.trajectory.latents[ctx.i + 1, ctx.index].to(x_prev)
+        return torch.where(state.region[ctx.index], x_prev, source)
+
+    def _models(self, job: Job, clicked: bool) -> tuple:
+        """Flow, click segmenter (when there is anything to click on) and features."""
+        flow, clicks, features = self.flow, self.clicks, self.features
+        if flow is None:
+            flow = Flow.load(job.backbone.guide("flow"), job.backbone.device)
+        if clicks is None and clicked:
+            clicks = ClickSegmenter.load(job.backbone.guide("clicks"), job.backbone.device)
+        if features is None:
+            features = Features.load(job.backbone.guide("features"), job.backbone.device)
+        return flow, clicks, features
+
+    def _reference(self, drag: Drag, source: torch.Tensor, clicks, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mask (H, W) bool and reference flow (2, H, W) of a drag: its objects together. ValueError for an object that
+        no pixel would guide."""
+        handles, targets = drag.points()
+        if drag.mask is not None:
+            objects = [(torch.from_numpy(decode_mask(drag.mask)), list(range(len(handles))))]
+        else:
+            objects = _objects(drag, source, handles, clicks, job)
+        union, flow = torch.zeros(drag.size, dtype=torch.bool), torch.zeros(2, *drag.size)
+        for mask, on_it in objects:
+            mask = mask & ~union
+            way = FIELDS[self.field](mask, handles[on_it], (targets - handles)[on_it], self.spread)
+            if not (mask & inside(way[None])[0]).any():
+                move = drag.moves[on_it[0]]
+                raise ValueError(
+                    f"no pixel of the object at {move.handle} of {drag.prompt!r} stays in the picture on its way to "
+                    f"{move.target}, so nothing would guide it: put the target less far, or the handle onto the middle "
+                    "of the object"
+                )
+            flow += way
+            union |= mask
+        return union, flow
+
+
+def _objects(drag: Drag, source: torch.Tensor, handles: torch.Tensor, clicks, job: Job):
+    """[(mask (H, W) bool, its handles)] of every object that is dragged: handles of one object share a mask."""
+    height, width = drag.size
+    points = handles.clamp(min=0).minimum(torch.tensor([width - 1.0, height - 1.0])).to(source.device)
+    alone = clicks(source.expand(len(points), -1, -1, -1), points[:, None]).cpu() > 0
+    job.cost.auxiliary += len(points)
+    groups: list[list[int]] = []
+    for k, mask in enumerate(alone):
+        if not mask.any():
+            raise ValueError(
+                f"the click segmenter finds no object at the handle {drag.moves[k].handle} of {drag.prompt!r}: "
+                "put the handle onto the object, or give the drag a mask"
+            )
+        same = next((g for g in groups if (mask & alone[g[0]]).sum() > SAME * (mask | alone[g[0]]).sum()), None)
+        if same is None:
+            groups.append([k])
+        else:
+            same.append(k)
+    return [(alone[g[0]] if len(g) == 1 else clicks(source, points[g][None]).cpu()[0] > 0, g) for g in groups]
 
 
 def _shown(maps: torch.Tensor) -> torch.Tensor:

@@ -10,30 +10,32 @@ Loss guidance, longer: with A_n^k the maps of token k in all heads and layers n,
     L   = sum_k [sum_{p not in B_k} A^k(p) - sum_{p in B_k} A^k(p)]
     eps' = eps + eta sigma_t grad_{x_t} L
 
-sigma_t = sqrt((1 - alpha_bar) / alpha_bar): the authors sample with LMS, which works on x_t / sqrt(alpha_bar); the
-strength rule `Raw` reads it as sqrt(1 - alpha_bar) instead. Defaults are theirs: nu .75 in steps 1 to 10 of 50, eta .32
-in 1 to 24 (step 0 is left alone), token k the noun; 16 x 16 maps of latents of 64 x 64 are those of the second coarsest
+sigma_t is the ratio of noise to signal: the authors sample with LMS, which works on x_t / alpha_t; the strength rule
+`Raw` reads it as the noise alone instead. Theirs are nu .75 in steps 1 to 10 of 50 and eta .32 in 1 to 24 (step 0 is
+left alone), token k the noun, and 16 x 16 maps of latents of 64 x 64, which are those of the second coarsest
 resolution. Both act at once early on: the loss then sees maps that are injected already.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from helpers.attention import Edit, Layers, Recorded, Site
+from helpers.backbones.attention import Edit, Layers, Recorded, Site
 from helpers.conditions import Layout
-from helpers.guidance.base import Ctx, Info, Window
-from helpers.guidance.regions import OnLayouts, of_regions, of_tokens
-from helpers.guidance.strength import Exploding, Strength
+from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Window
+from helpers.sampling.regions import Regions, of_regions, of_tokens
+from helpers.sampling.settings import setting
+from helpers.sampling.strength import Exploding, Strength, Unit
 
 
 def combined(seen: Recorded, tokens: torch.Tensor, layers: Layers, grid: tuple[int, int]) -> torch.Tensor:
     """A^k: (B, N, *grid), of N tokens or groups of tokens (B, N, T), from every head and layer."""
     maps = []
     for site, probs in seen.of(layers).items():
-        of_site = of_regions(probs, tokens).unflatten(-1, site.grid(*seen.size))  # (B, heads, N, h, w)
+        of_site = of_regions(probs, tokens).unflatten(-1, site.grid)  # (B, heads, N, h, w)
         maps.append(F.interpolate(of_site.flatten(0, 1), grid, mode="bilinear").unflatten(0, of_site.shape[:2]))
     stacked = torch.cat(maps, 1)
     return (stacked.mean((-2, -1), keepdim=True).softmax(1) * stacked).sum(1)
@@ -80,41 +82,43 @@ LOSSES: dict[str, Callable] = {
 }
 
 
-class ILGD(OnLayouts):
-    """injection: nu, 0 for none. weight: eta, 0 for none. injection_window, window: where either acts. loss: a name in
-    LOSSES."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ILGD(EnergyGuidance):
+    """S' inside `injection_window`, eps' = eps + strength(grad of weight * L) inside `window`.
 
-    layers = Layers()
+    layouts: one for all images, or one per image in the order of the prompts. loss: a name in LOSSES, "difference" is
+    the paper's. cells: along the shorter side of the maps that the loss sees, None for the second coarsest resolution.
+    Defaults are those found on the miniature's dev split; `paper` has the authors'.
+    """
 
-    def __init__(
-        self,
-        layouts: Sequence[Layout],
-        injection: float = 0.75,
-        weight: float = 0.32,
-        injection_window: Window = Window(0.02, 0.22),  # noqa: B008 (frozen)
-        window: Window = Window(0.02, 0.5),  # noqa: B008 (frozen)
-        strength: Strength = Exploding(),  # noqa: B008 (frozen)
-        loss: str = "difference",
-    ):
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}: use one of {', '.join(LOSSES)}")
-        super().__init__(layouts)
-        self.injection, self.weight = injection, weight
-        if not weight:
-            self.energy = None  # no gradient, so none is paid for
-        self.injection_window, self.window, self.strength, self.loss = injection_window, window, strength, loss
+    layouts: Layout | Sequence[Layout]
+    injection: float = setting(1.5, low=0, high=100)  # nu, 0 for none; paper .75; .4 to 3
+    injection_window: Window = Window(0.0, 0.22)  # noqa: RUF009 (frozen); paper .02 to .22
+    weight: float = setting(0.32, low=0, high=1e6)  # eta, 0 for none; paper .32; `Unit` does not mind its size
+    window: Window = Window(0.0, 0.7)  # noqa: RUF009; paper .02 to .5
+    strength: Strength = Unit(0.4)  # noqa: RUF009; paper Exploding()
+    loss: str = setting("difference", choices=LOSSES)
+    cells: int | None = setting(None, low=1, high=512)  # paper 16
 
-    def settings(self) -> dict:
-        own = {"injection": self.injection, "injection_window": asdict(self.injection_window), "loss": self.loss}
-        return super().settings() | own
+    layers: ClassVar[Layers] = Layers()
+
+    @classmethod
+    def paper(cls, **given) -> "ILGD":
+        """The authors' values."""
+        theirs = {"injection": 0.75, "injection_window": Window(0.02, 0.22), "window": Window(0.02, 0.5)}
+        return cls(**theirs | {"strength": Exploding()} | given)
+
+    def setup(self, job: Job) -> Regions:
+        grid = None if self.cells is None else (self.cells,)
+        return Regions.of(job, self.layouts, "ILGD", Layers(cells=grid))
 
     def active(self, ctx: Ctx) -> bool:
         return ctx in self.window or ctx in self.injection_window
 
-    def edits(self, ctx: Ctx) -> list[Edit]:
+    def edits(self, ctx: Ctx, state: Regions) -> list[Edit]:
         if not self.injection or ctx not in self.injection_window:
             return []
-        regions, nu = self._regions.part(ctx.index), self.injection * torch.log1p(ctx.noise_ratio)
+        regions, nu = state.part(ctx.index), self.injection * torch.log1p(ctx.level.ratio)
 
         def inject(scores: torch.Tensor, site: Site) -> torch.Tensor:
             inside = of_tokens(regions.pixels(site), regions.nouns)
@@ -122,19 +126,19 @@ class ILGD(OnLayouts):
 
         return [Edit(self.layers, scores=inject)]
 
-    def energy(self, ctx: Ctx) -> tuple[torch.Tensor, Info]:
+    def energy(self, ctx: Ctx, state: Regions) -> tuple[torch.Tensor, Info]:
         """L (B,); 0 outside the loss's window. info: inside (B, N), the share of the attention inside the boxes; maps
         (B, N, h, w), A^k divided by its largest value."""
-        regions = self._regions.part(ctx.index)
-        grid = second_coarsest(ctx.attention, self.layers)
+        regions = state.part(ctx.index)
+        grid = self.grid(ctx.attention)
         maps, boxes = combined(ctx.attention, regions.nouns, self.layers, grid), regions.places(*grid)
         loss = torch.where(regions.valid, LOSSES[self.loss](maps, boxes), 0).sum(1)
         seen = maps.detach()
         info = {"inside": _share(seen, boxes) * regions.valid, "maps": seen / seen.amax((-2, -1), True).clamp(min=1e-6)}
         return (loss if ctx in self.window else 0 * loss), info
 
-
-def second_coarsest(seen: Recorded, layers: Layers) -> tuple[int, int]:
-    """Height and width of the maps that papers on Stable Diffusion call 16 x 16."""
-    site = min(seen.of(layers), key=lambda site: (abs(site.rank - 1), site.name))
-    return site.grid(*seen.size)
+    def grid(self, seen: Recorded) -> tuple[int, int]:
+        """Height and width of A^k."""
+        if self.cells is None:  # those that papers on Stable Diffusion call 16 x 16
+            return min(seen.of(self.layers), key=lambda site: (abs(site.rank - 1), site.name)).grid
+        return next(iter(seen.of(Layers(cells=(self.cells,))))).grid

@@ -11,87 +11,108 @@ t, so that it draws its object whole inside; after that x_t^i = x_t.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from helpers.backbones.backbone import Text
 from helpers.conditions import Layout
-from helpers.guidance.base import Branch, Ctx, Job, Window
-from helpers.guidance.regions import OnLayouts
+from helpers.guidance.composable import Texts, checked_texts, concepts
+from helpers.sampling.hooks import Branch, Ctx, Guidance, Job, Window
+from helpers.sampling.regions import Regions
+from helpers.sampling.seeds import generator
+from helpers.sampling.settings import setting
+
+COLOURS, NOISE = 1, 2  # tags of the random numbers
 
 
-class MultiDiffusion(OnLayouts):
-    """layouts: regions and their places. prompts: per image, one prompt per region, then one for the rest. It brings
-    its own classifier-free guidance: put it instead of CFG. bootstrap: .4."""
+@dataclass
+class State:
+    """Of n images with at most N regions, padded. texts: N + 1, row k of the i-th is the prompt of region i of image k,
+    the last is that of the rest. masks (n, N + 1, 1, h, w): 1 where a region is. plain (n, N, C, h, w): latents of
+    pictures of one colour."""
 
-    own = ("cfg_scale", "bootstrap")
+    texts: list[Text]
+    uncond: Text
+    masks: torch.Tensor
+    plain: torch.Tensor
 
-    def __init__(
-        self,
-        layouts: Sequence[Layout],
-        prompts: Sequence[Sequence[str]],
-        cfg_scale: float = 7.5,
-        bootstrap: float = 0.4,
-        window: Window = Window(),  # noqa: B008 (frozen)
-    ):
-        super().__init__(layouts)
-        self.prompts, self.cfg_scale = [list(texts) for texts in prompts], cfg_scale
-        self.bootstrap, self.window = bootstrap, window
 
-    def setup(self, job: Job) -> None:
-        super().setup(job)
-        if len(self.prompts) != len(job.prompts):
-            raise ValueError(
-                f"MultiDiffusion has prompts for {len(self.prompts)} of {len(job.prompts)} images: give each its list"
-            )
-        for k, (texts, layout) in enumerate(zip(self.prompts, self.layouts, strict=True)):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MultiDiffusion(Guidance):
+    """eps, instead of CFG.
+
+    layouts: one for all images, or one per image in the order of the prompts. prompts: per image, one per region, then
+    one for the rest; None words the regions as `helpers.guidance.composable.concepts` does and takes the whole prompt
+    for the rest. Every image's `negative` prompt is its unconditional text.
+    """
+
+    layouts: Layout | Sequence[Layout]
+    prompts: Texts | None = None
+    cfg_scale: float = setting(7.5, low=0, high=100)  # paper 7.5; 1 to 12
+    bootstrap: float = setting(0.4, low=0, high=1)  # share of the steps; paper .4
+
+    decides: ClassVar[bool] = True
+
+    @classmethod
+    def paper(cls, **given) -> "MultiDiffusion":
+        """The authors' values, which are the defaults."""
+        return cls(**given)
+
+    def setup(self, job: Job) -> State:
+        regions = Regions.of(job, self.layouts, "MultiDiffusion")
+        most = regions.valid.size(1)
+        prompts = self._prompts(job, regions.layouts)
+        padded = [[*texts[:-1], *[texts[-1]] * (most + 1 - len(texts)), texts[-1]] for texts in prompts]
+        texts = [job.encode([own[n] for own in padded]) for n in range(most + 1)]
+        places = regions.cells(*job.backbone.latent_shape[1:]).to(job.backbone.dtype)
+        masks = torch.cat([places, 1 - places.amax(1, keepdim=True)], 1)[:, :, None]
+        uncond = job.encode([prompt.negative for prompt in job.prompts])
+        return State(texts, uncond, masks, _colours(job, most))
+
+    def _prompts(self, job: Job, layouts: Sequence[Layout]) -> list[list[str]]:
+        if self.prompts is None:
+            return [[*concepts(layout), layout.prompt] for layout in layouts]
+        prompts = checked_texts(self.prompts, job, "MultiDiffusion")
+        for k, (texts, layout) in enumerate(zip(prompts, layouts, strict=True)):
             if len(texts) != len(layout.regions) + 1:
                 raise ValueError(
                     f"image {k} has {len(texts)} prompts for {len(layout.regions)} regions: "
                     "give one per region and one for the rest"
                 )
-        most = self._regions.valid.size(1)
-        padded = [[*texts[:-1], *[texts[-1]] * (most + 1 - len(texts)), texts[-1]] for texts in self.prompts]
-        self._texts = [job.encode([texts[n] for texts in padded]) for n in range(most + 1)]
-        self._uncond = job.encode([prompt.negative for prompt in job.prompts])
-        places = (self._regions.places(*self._regions.latents) >= 0.5).to(job.backbone.dtype)
-        rest = 1 - places.amax(1, keepdim=True)
-        self._masks = torch.cat([places, rest], 1)[:, :, None]  # (n, N + 1, 1, h, w)
-        self._plain = self._colours(job)
+        return prompts
 
-    def _colours(self, job: Job) -> torch.Tensor:
-        """(n, N, 4, h, w): latents of plain pictures, a colour of its own for every region, by the image's seed."""
-        height, width = job.backbone.image_size
-        most = self._regions.valid.size(1)
-        colours = [torch.rand(most, 3, generator=_generator(seed, 0)) for seed in job.seeds]
-        pictures = torch.stack(colours)[..., None, None].expand(-1, -1, -1, height, width)
-        pictures = pictures.to(job.backbone.device, job.backbone.dtype)
-        return torch.stack([job.backbone.encode(of_image) for of_image in pictures])
-
-    def _views(self, ctx: Ctx) -> torch.Tensor:
-        """x_t^i of every region while bootstrapping: (B, N, 4, h, w)."""
-        masks, plain = self._masks[ctx.index, :-1], self._plain[ctx.index]
-        noise = [torch.randn(plain.shape[1:], generator=_generator(ctx.job.seeds[k], ctx.i + 1)) for k in ctx.index]
-        noised = ctx.alpha_bar.sqrt() * plain + ctx.sigma * torch.stack(noise).to(ctx.x_t)
-        return masks * ctx.x_t[:, None] + (1 - masks) * noised
-
-    def branches(self, ctx: Ctx) -> list[Branch]:
-        uncond, texts = ctx.rows(self._uncond), [ctx.rows(text) for text in self._texts]
+    def branches(self, ctx: Ctx, state: State) -> list[Branch]:
+        uncond, texts = ctx.rows(state.uncond), [ctx.rows(text) for text in state.texts]
         if ctx not in Window(0.0, self.bootstrap):
             return [Branch("uncond", uncond), *(Branch(f"region {n}", text) for n, text in enumerate(texts))]
-        views = list(self._views(ctx).unbind(1))
+        views = list(_views(ctx, state).unbind(1))
         regions = [Branch(f"region {n}", text, view) for n, (text, view) in enumerate(zip(texts, views, strict=False))]
         plain = [Branch(f"no region {n}", uncond, view) for n, view in enumerate(views)]
         return [Branch("uncond", uncond), *regions, Branch(f"region {len(views)}", texts[-1]), *plain]
 
-    def combine(self, pred: torch.Tensor, ctx: Ctx) -> torch.Tensor:
+    def combine(self, pred: torch.Tensor, ctx: Ctx, state: State) -> torch.Tensor:
         total, weight = 0.0, 0.0
-        for n in range(len(self._texts)):
-            mask, uncond = self._masks[ctx.index, n], ctx.preds.get(f"no region {n}", ctx.preds["uncond"])
+        for n in range(len(state.texts)):
+            mask, uncond = state.masks[ctx.index, n], ctx.preds.get(f"no region {n}", ctx.preds["uncond"])
             total = total + mask * (uncond + self.cfg_scale * (ctx.preds[f"region {n}"] - uncond))
             weight = weight + mask
         return total / weight
 
 
-def _generator(seed: int, n: int) -> torch.Generator:
-    """Random numbers of an image that are not those of any x_T; n: which, less than 1001."""
-    return torch.Generator().manual_seed(2**40 + 1001 * seed + n)
+def _colours(job: Job, most: int) -> torch.Tensor:
+    """(n, most, C, h, w): latents of plain pictures, a colour of its own for every region, by the image's seed."""
+    colours = torch.stack([torch.from_numpy(generator(seed, COLOURS).random((most, 3))) for seed in job.seeds])
+    pictures = colours[..., None, None].expand(-1, -1, -1, *job.backbone.image_size)
+    pictures = pictures.to(job.backbone.device, job.backbone.dtype)
+    return torch.stack([job.backbone.encode(of_image) for of_image in pictures])
+
+
+def _views(ctx: Ctx, state: State) -> torch.Tensor:
+    """x_t^i of every region while bootstrapping: (B, N, C, h, w)."""
+    masks, plain = state.masks[ctx.index, :-1], state.plain[ctx.index]
+    seeds = [ctx.job.seeds[k] for k in ctx.index]
+    noise = [torch.from_numpy(generator(seed, NOISE, ctx.i).standard_normal(plain.shape[1:])) for seed in seeds]
+    noised = ctx.level.mix(plain, torch.stack(noise).to(ctx.x_t))
+    return masks * ctx.x_t[:, None] + (1 - masks) * noised

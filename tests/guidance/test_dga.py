@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from single_steps import context, energy
 
-from helpers.backbones import load_backbone
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.guidance import CFG, Raw, Window
+from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA, TERMS, balance, centroid, coverage, distance, size, soft_box, soft_iou
-from helpers.guidance.strength import rms
 from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter
-from helpers.sampling import sample
+from helpers.sampling.hooks import Window
+from helpers.sampling.loop import sample
+from helpers.sampling.strength import Raw, rms
 
 VALID = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
 
@@ -161,9 +162,11 @@ PROMPTS = [layout.prompt for layout in LAYOUTS]
 
 
 def test_mixed_counts_equal_one_by_one(tiny, segmenter):
-    together = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS)], steps=6, batch=3)
+    together = sample(tiny, PROMPTS, [CFG(5), DGA.paper(segmenter=segmenter, layouts=LAYOUTS)], steps=6, batch=3)
     for k, layout in enumerate(LAYOUTS):
-        alone = sample(tiny, layout.prompt, [CFG(5), DGA(segmenter, [layout])], steps=6, seeds=[k])
+        alone = sample(
+            tiny, layout.prompt, [CFG(5), DGA.paper(segmenter=segmenter, layouts=[layout])], steps=6, seeds=[k]
+        )
         torch.testing.assert_close(alone.images[0], together.images[k], atol=1e-4, rtol=0)
         for name in ("dga", "dga.coverage", "dga.size", "dga.distance"):
             torch.testing.assert_close(
@@ -174,28 +177,31 @@ def test_mixed_counts_equal_one_by_one(tiny, segmenter):
 
 def test_weights_choose_the_terms(tiny, segmenter):
     run = sample(
-        tiny, PROMPTS, [DGA(segmenter, LAYOUTS, coverage_weight=2.0, size_weight=0.0, distance_weight=3.0)], steps=2
+        tiny,
+        PROMPTS,
+        [DGA.paper(segmenter=segmenter, layouts=LAYOUTS, coverage_weight=2.0, size_weight=0.0, distance_weight=3.0)],
+        steps=2,
     )
     c = run.curves
     torch.testing.assert_close(c["dga"][:, 0], 2 * c["dga.coverage"][:, 0] + 3 * c["dga.distance"][:, 0])
 
 
 def test_zero_weight_is_bit_equal(tiny, segmenter):
-    idle = sample(tiny, PROMPTS, [CFG(5), DGA(segmenter, LAYOUTS, weight=0.0)], steps=4)
-    assert idle.cost.backwards == 9
+    idle = sample(tiny, PROMPTS, [CFG(5), DGA.paper(segmenter=segmenter, layouts=LAYOUTS, weight=0.0)], steps=4)
+    assert idle.cost.backwards == 0 and idle.cost.decodes == 3, "the final pictures"
     assert torch.equal(idle.images, sample(tiny, PROMPTS, [CFG(5)], steps=4).images)
 
 
 @pytest.mark.parametrize(
     ("layouts", "message"),
     [
-        (LAYOUTS[:2], "DGA has 2 layouts for 3 prompts: give one per image"),
+        (LAYOUTS[:2], "DGA has 2 layouts for 3 prompts: give one for all, or one per image"),
         (LAYOUTS[::-1], "image 0 is drawn from 'a red ball' but its layout is for .* in the order of the prompts"),
     ],
 )
 def test_layouts_must_fit_the_prompts(tiny, segmenter, layouts, message):
     with pytest.raises(ValueError, match=message):
-        sample(tiny, PROMPTS, [DGA(segmenter, layouts)], steps=2)
+        sample(tiny, PROMPTS, [DGA(segmenter=segmenter, layouts=layouts)], steps=2)
 
 
 def test_two_regions_of_one_phrase_are_refused(tiny, segmenter):
@@ -204,13 +210,13 @@ def test_two_regions_of_one_phrase_are_refused(tiny, segmenter):
         regions=[Region(phrase="ball", start=start, box=(0, 0, 1, 0.5)) for start in (2, 13)],
     )
     with pytest.raises(ValueError, match="'ball', which a segmenter cannot tell apart: add a word"):
-        sample(tiny, twins.prompt, [DGA(segmenter, [twins])], steps=2)
+        sample(tiny, twins.prompt, [DGA(segmenter=segmenter, layouts=[twins])], steps=2)
 
 
 @pytest.mark.parametrize("term", [*TERMS, "all"])
-def test_direction_through_the_trained_models(term, make_context):
+def test_direction_through_the_trained_models(term, mini):
     """One step of x_t against DGA's gradient lowers DGA's loss, through mini-sd's U-Net, decoder and the guide."""
-    backbone, guide = load_backbone("mini-sd", device="cpu"), Segmenter.load(weights("guide-segmenter"))
+    guide = Segmenter.load(weights("guide-segmenter"))
     layouts = [
         Layout(
             prompt="a red car left of a blue fish on grass",
@@ -222,15 +228,15 @@ def test_direction_through_the_trained_models(term, make_context):
         Layout(prompt="a green tree in the snow", regions=[Region(phrase="green tree", box=(0.5, 0.1, 0.9, 0.6))]),
     ]
     on = {f"{name}_weight": float(term in (name, "all")) for name in TERMS}
-    dga = DGA(guide, layouts, window=Window(0, 1), strength=Raw(), **on)
+    dga = DGA(segmenter=guide, layouts=layouts, window=Window(0, 1), strength=Raw(), **on)
     prompts = [layout.prompt for layout in layouts]
-    ctx = make_context(backbone, prompts, [CFG(5), dga], t=599)
-    loss, _ = dga.energy(ctx)
+    ctx = context(mini, prompts, [CFG(5), dga], i=4)
+    loss, _ = energy(ctx, dga)
     (grad,) = torch.autograd.grad(loss.sum(), ctx.x_t)
     step = 1e-3 * grad / rms(grad)
 
     @torch.no_grad()
     def at(change):
-        return dga.energy(make_context(backbone, prompts, [CFG(5), dga], t=599, x_t=ctx.x_t + change))[0]
+        return energy(context(mini, prompts, [CFG(5), dga], i=4, x_t=ctx.x_t + change), dga)[0]
 
     assert (at(-step) < loss).all() and (at(step) > loss).all()

@@ -1,16 +1,14 @@
 """DMA: the reference flow and the losses on values known on paper, gradients by finite differences, and the method."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
+from hand_drags import DRAGS, ONE, PROMPTS, TWO_OBJECTS, A, B, Blocks, Centroids, dma, drag, patches, picture
 
-from helpers.backbones import Backbone
+from helpers.backbones.load import wrap
 from helpers.conditions import Drag, Move, encode_image, encode_mask
-from helpers.guidance import CFG, Window
+from helpers.guidance.cfg import CFG
 from helpers.guidance.dma import (
     DMA,
     _shown,
@@ -18,17 +16,18 @@ from helpers.guidance.dma import (
     decaying,
     displacement,
     inside,
-    pixels,
     rigid,
     semantic,
     splat,
     warp,
 )
-from helpers.guidance.strength import rms
-from helpers.inversion import Inverted, Recorder, invert
 from helpers.perception.disturbed import DisturbedClicks, DisturbedFlow
-from helpers.sampling import sample
-from helpers.trace import Trace
+from helpers.sampling.hooks import Window
+from helpers.sampling.inversion import Inverted, invert
+from helpers.sampling.inversion import trajectory as recorded
+from helpers.sampling.loop import denoise, sample
+from helpers.sampling.strength import Raw, rms
+from helpers.sampling.trace import Trace
 
 STEPS = 4
 
@@ -43,85 +42,21 @@ def constant(dx, dy, batch=1, side=64):
     return torch.tensor([dx, dy], dtype=torch.float32)[None, :, None, None].expand(batch, 2, side, side)
 
 
-# --- stand-ins for the trained nets, exact on dark blocks before a light background -----------------------------------
-
-
-class Centroids:
-    """An optical flow that is the way between the centroids of what is dark, the same at every pixel."""
-
-    def __call__(self, source, target):
-        def centre(images):
-            dark = torch.sigmoid(20 * (0.5 - images.mean(1)))
-            place = (dark[:, None] * pixels(*images.shape[-2:]).to(images)).sum((2, 3))
-            return place / dark.sum((1, 2))[:, None].clamp(min=1)
-
-        return (centre(target) - centre(source))[:, :, None, None].expand(-1, -1, *source.shape[-2:])
-
-
-class Blocks:
-    """A click segmenter: the connected dark pixels under the clicks."""
-
-    calls = 0
-
-    def __call__(self, images, points):
-        self.calls += 1
-        logits = torch.full((len(images), *images.shape[-2:]), -5.0)
-        for k, (image, clicked) in enumerate(zip(images, points, strict=True)):
-            parts, _ = ndimage.label(image.mean(0).numpy() < 0.5)
-            for x, y in clicked.round().long().tolist():
-                if parts[y, x]:
-                    logits[k][torch.from_numpy(parts == parts[y, x])] = 5.0
-        return logits
-
-
-def patches(images):
-    """Dense features: colours of 4x4 pixels and their squares, unit norm."""
-    small = F.avg_pool2d(images, 4)
-    return F.normalize(torch.cat([small, small.square(), torch.ones_like(small[:, :1])], 1), dim=1)
-
-
-def picture(*boxes, size=64):
-    image = np.full((size, size, 3), 240, np.uint8)
-    for n, (x0, y0, x1, y1) in enumerate(boxes):
-        image[y0:y1, x0:x1] = (40 + 20 * n, 30, 60)
-    return image
-
-
-def fraction(x, y):
-    return (x + 0.5) / 64, (y + 0.5) / 64
-
-
-def drag(boxes, moves, prompt="a red ball", **fields):
-    moves = [Move(handle=fraction(*h), target=fraction(*q)) for h, q in moves]
-    return Drag(**{"prompt": prompt, "source": encode_image(picture(*boxes)), "moves": moves} | fields)
-
-
-A, B = (8, 20, 24, 36), (40, 40, 52, 56)
-ONE = drag([A, B], [((15, 27), (25, 33))])
-TWO_HANDLES = drag([A, B], [((10, 27), (20, 37)), ((21, 27), (31, 37))], prompt="a blue car")
-TWO_OBJECTS = drag([A, B], [((15, 27), (15, 15)), ((45, 45), (40, 50))], prompt="a red car and a blue fish")
-DRAGS = [ONE, TWO_HANDLES, TWO_OBJECTS]
-PROMPTS = [d.prompt for d in DRAGS]
-
-
-def dma(drags=DRAGS, **options):
-    return DMA(Centroids(), Blocks(), patches, drags, **options)
-
-
 @pytest.fixture(scope="module")
 def trajectory(tiny):
     return invert(tiny, torch.stack([d.image() for d in DRAGS]), PROMPTS, STEPS, passes=2)
 
 
 @pytest.fixture
-def ready(make_context, trajectory, tiny):
-    """A DMA after its setup, for a run of 10 steps."""
+def ready(make_context, tiny):
+    """A DMA, what its setup made for a run of 10 steps, and one of these."""
 
     def prepare(drags, **options):
-        method = dma(drags, **options)
-        method.trajectory = invert(tiny, torch.stack([d.image() for d in drags]), [d.prompt for d in drags], 10, 1)
-        ctx = make_context(tiny, [d.prompt for d in drags], [method])
-        return method, ctx
+        prompts = [d.prompt for d in drags]
+        trajectory = invert(tiny, torch.stack([d.image() for d in drags]), prompts, 10, passes=1)
+        method = dma(drags, trajectory=trajectory, **options)
+        ctx = make_context(tiny, prompts, [method])
+        return method, ctx.job.states[method], ctx
 
     return prepare
 
@@ -225,14 +160,14 @@ def test_gradients_by_finite_differences(term):
 @pytest.mark.parametrize("term", ["displacement", "appearance", "semantic"])
 def test_losses_fall_on_the_way_to_the_target(term, ready, make_context):
     """The object drawn nearer and nearer to its target, the last step there."""
-    method, ctx = ready([ONE])
+    method, state, ctx = ready([ONE])
     dx, dy = 10, 6
     values = []
     for share in (0, 0.5, 1):
         x, y = round(share * dx), round(share * dy)
         edited = drag([(A[0] + x, A[1] + y, A[2] + x, A[3] + y), B], [((15, 27), (25, 33))])
         ctx.image = edited.image()[None]
-        _, info = method.energy(ctx)
+        _, info = method.energy(ctx, state)
         values.append(info[term].item())
     # the stand-in's flow is that of both blocks' common centroid: it never quite says 10 and 6
     assert values[0] > values[1] > values[2] and (term == "displacement" or values[2] == pytest.approx(0, abs=1e-4))
@@ -242,10 +177,10 @@ def test_losses_fall_on_the_way_to_the_target(term, ready, make_context):
 
 
 def test_handles_of_one_object_share_a_mask_and_objects_have_their_own(ready):
-    method, _ = ready(DRAGS)
-    one, two, both = method._mask
+    _, state, _ = ready(DRAGS)
+    one, two, both = state.mask
     assert torch.equal(one, block(*A)) and torch.equal(two, block(*A)) and torch.equal(both, block(*A) | block(*B))
-    flow = method._reference_flow[2]
+    flow = state.wanted[2]
     assert (flow[:, block(*A)] == torch.tensor([[0.0], [-12.0]])).all()
     assert (flow[:, block(*B)] == torch.tensor([[-5.0], [5.0]])).all()
     assert not flow[:, ~both].any()
@@ -254,57 +189,61 @@ def test_handles_of_one_object_share_a_mask_and_objects_have_their_own(ready):
 def test_the_drags_own_mask_replaces_the_segmenters(ready):
     own = block(10, 22, 20, 32)
     given = drag([A, B], [((15, 27), (25, 33))], mask=encode_mask(own.numpy()))
-    method, _ = ready([given])
-    assert torch.equal(method._mask[0], own) and method.clicks.calls == 0
+    method, state, _ = ready([given])
+    assert torch.equal(state.mask[0], own) and method.clicks.calls == 0
 
 
 def test_partly_outside_only_what_stays_inside_counts(ready):
-    method, ctx = ready([drag([A, B], [((20, 27), (8, 27))])])  # 12 to the left: x from 8 - 12
-    assert torch.equal(method._seen[0] > 0, block(12, 20, 24, 36))
-    loss, info = method.energy(ctx)
+    method, state, ctx = ready([drag([A, B], [((20, 27), (8, 27))])])  # 12 to the left: x from 8 - 12
+    assert torch.equal(state.seen[0] > 0, block(12, 20, 24, 36))
+    loss, info = method.energy(ctx, state)
     assert loss.isfinite() and not info["error"][0, :, :12].any()
 
 
 def test_the_background_region_holds_no_pixel_of_the_object_before_or_after(ready):
-    method, _ = ready([ONE], margin=0)
-    kept = ~F.interpolate(method._region.float(), (64, 64))[0, 0].bool()
+    _, state, _ = ready([ONE], margin=0)
+    kept = ~F.interpolate(state.region.float(), (64, 64))[0, 0].bool()
     assert not (kept & (block(*A) | block(18, 26, 34, 42))).any() and kept[block(*B)].all()
-    wide, _ = ready([ONE], margin=1)
-    assert wide._region.sum() > method._region.sum()
+    _, wide, _ = ready([ONE], margin=1)
+    assert wide.region.sum() > state.region.sum()
 
 
 # --- the method ------------------------------------------------------------------------------------------------------
 
 
 def test_zero_weight_is_the_inverted_source_bit_for_bit(tiny, trajectory):
-    plain = sample(tiny, PROMPTS, [CFG(3), Inverted(trajectory)], steps=STEPS)
-    idle = sample(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory, weight=0.0, blend=Window(0, 0))], steps=STEPS)
-    assert idle.cost.backwards == 3 * 3 and torch.equal(idle.images, plain.images)
+    plain = sample(tiny, PROMPTS, [CFG(3), Inverted(trajectory=trajectory)], steps=STEPS)
+    for off in ({"weight": 0.0}, {"strength": Raw(0)}):
+        idle = sample(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory, blend=Window(0, 0), **off)], steps=STEPS)
+        assert idle.cost.backwards == 0 and torch.equal(idle.images, plain.images)
 
 
 def test_the_background_stays(tiny, trajectory):
-    method = dma(trajectory=trajectory, weight=1e4)
-    run = sample(tiny, PROMPTS, [CFG(3), method], steps=STEPS)
-    kept = ~method._region.expand_as(run.latents)
+    *_, last = denoise(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory, weight=1e4)], steps=STEPS)
+    run = sample(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory, weight=1e4)], steps=STEPS)
+    state = next(state for method, state in last.job.states.items() if isinstance(method, DMA))
+    kept = ~state.region.expand_as(run.latents)
     assert torch.equal(run.latents[kept], trajectory.latents[-1][kept])
     assert (run.latents - trajectory.latents[-1])[~kept].abs().max() > 0.1
 
 
 def test_without_a_trajectory_the_sources_are_inverted_and_counted(tiny):
-    method = dma([ONE], weight=0.0)
-    run = sample(tiny, ONE.prompt, [method], steps=2)
-    assert method.trajectory.psnr.shape == (1,) and method.trajectory.steps == 2
+    run = sample(tiny, ONE.prompt, [dma([ONE], weight=0.0)], steps=2)
     assert run.cost.forwards == 2 + 2 * (5 + 1)
+    trajectory = invert(tiny, ONE.image()[None], [ONE.prompt], 2)
+    given = sample(tiny, ONE.prompt, [dma(ONE, weight=0.0, trajectory=trajectory)], steps=2)
+    assert given.cost.forwards == 2 and torch.equal(given.images, run.images)
 
 
 def test_a_recorded_trajectory_draws_the_same_picture_again(tiny):
-    recorder = Recorder()
-    drawn = sample(tiny, PROMPTS[:2], [CFG(5), recorder], steps=STEPS, batch=1)
+    drawn = sample(tiny, PROMPTS[:2], [CFG(5)], steps=STEPS, batch=1)
+    trajectory = recorded(denoise(tiny, PROMPTS[:2], [CFG(5)], steps=STEPS, batch=1))
     source = encode_image((drawn.images[0] * 255).round().byte().permute(1, 2, 0).numpy())
     moves = [Move(handle=(0.5, 0.5), target=(0.6, 0.5))]
     mask = encode_mask(block(20, 20, 40, 40).numpy())
     again = [Drag(prompt=p, source=source, moves=moves, mask=mask) for p in PROMPTS[:2]]
-    run = sample(tiny, PROMPTS[:2], [CFG(5), dma(again, trajectory=recorder.trajectory, weight=0.0)], STEPS, [8, 9], 1)
+    methods = [CFG(5), dma(again, trajectory=trajectory, weight=0.0)]
+    run = sample(tiny, PROMPTS[:2], methods, steps=STEPS, seeds=[8, 9], batch=1)
     assert torch.equal(run.images, drawn.images)
 
 
@@ -327,17 +266,18 @@ def test_weights_choose_the_terms(tiny, trajectory):
 
 def test_direction_and_finite_differences_through_the_loop(make_context, make_pipeline):
     """One step of x_t against the gradient lowers L_DMA, through U-Net, CFG, decoder and nets, in double precision."""
-    double = Backbone(copy.deepcopy(make_pipeline()).to(torch.float64))
+    double = wrap(make_pipeline().to(torch.float64))
     trajectory = invert(double, torch.stack([d.image() for d in DRAGS]), PROMPTS, 10, passes=1)
     methods = [CFG(3), dma(trajectory=trajectory)]
     ctx = make_context(double, PROMPTS, methods)
-    loss, _ = methods[1].energy(ctx)
+    loss, _ = methods[1].energy(ctx, ctx.job.states[methods[1]])
     (grad,) = torch.autograd.grad(loss.sum(), ctx.x_t)
     step = 0.02 * grad / rms(grad)
 
     @torch.no_grad()
     def at(change):
-        return methods[1].energy(make_context(double, PROMPTS, methods, x_t=ctx.x_t + change))[0]
+        other = make_context(double, PROMPTS, methods, x_t=ctx.x_t + change)
+        return methods[1].energy(other, other.job.states[methods[1]])[0]
 
     assert (at(-step) < loss).all() and (at(step) > loss).all()
 
@@ -362,7 +302,7 @@ def test_maps_of_large_images_are_kept_small():
 @pytest.mark.parametrize(
     ("drags", "prompts", "message"),
     [
-        (DRAGS[:2], PROMPTS, "DMA has 2 drags for 3 prompts: give one per image"),
+        (DRAGS[:2], PROMPTS, "DMA has 2 drags for 3 prompts: give one for all, or one per image"),
         (DRAGS[:1], ["a car"], "image 0 is drawn from 'a car' but its drag is for 'a red ball'"),
         (
             [drag([A], [((50, 50), (40, 40))])],
@@ -374,6 +314,17 @@ def test_maps_of_large_images_are_kept_small():
             ["a red ball"],
             "source image of 'a red ball' is 32x32, the backbone draws 64x64: resize",
         ),
+        (
+            [drag([(31, 20, 32, 36)], [((31, 27), (63.5, 27))])],  # a column of pixels, to the picture's very edge
+            ["a red ball"],
+            r"no pixel of the object at \(0.49.* stays in the picture on its way to \(1.0.*: put the target less far",
+        ),
+        (
+            [drag([A, B], [((15, 27), (20, 27)), ((51, 45), (-0.5, 45))])],  # one of two objects leaves
+            ["a red ball"],
+            r"no pixel of the object at \(0.80.* stays in the picture",
+        ),
+        (7, ["a red ball"], "DMA was given 7: give a Drag, or one per image in a list"),
     ],
 )
 def test_refusals(tiny, drags, prompts, message):
@@ -381,11 +332,40 @@ def test_refusals(tiny, drags, prompts, message):
         sample(tiny, prompts, [dma(drags)], steps=2)
 
 
+def test_defaults_and_the_papers(tiny):
+    tuned, theirs = DMA(drags=ONE).settings(), DMA.paper(drags=ONE).settings()
+    assert (tuned["weight"], tuned["semantic_weight"], tuned["field"]) == (90, 0.1, "rigid")
+    assert tuned["strength"] == {"rule": "polyak", "scale": 1.0, "clip": None, "group": ""}
+    assert tuned["recurrence"] == {"times": 5, "window": {"start": 0.0, "stop": 0.3}, "noise": True}
+    assert theirs["semantic_weight"] == 1 and theirs["strength"]["rule"] == "raw" and theirs["recurrence"]["times"] == 1
+    with pytest.raises(ValueError, match=r"DMA\(field='stiff'\): use one of rigid, decaying"):
+        DMA(drags=ONE, field="stiff")
+    with pytest.raises(ValueError, match="this backbone names no flow: give the method one"):
+        sample(tiny, ONE.prompt, [DMA(drags=ONE)], steps=2)
+
+
+def test_the_field_is_a_setting(ready):
+    _, stiff, _ = ready([ONE])
+    _, soft, _ = ready([ONE], field="decaying", spread=0.05)
+    assert torch.equal(stiff.mask, soft.mask)
+    assert torch.equal(soft.wanted[0], decaying(block(*A), torch.tensor([[15.0, 27]]), torch.tensor([[10.0, 6]]), 0.05))
+
+
+def test_one_object_serves_several_runs_and_sources_of_another_precision(make_pipeline):
+    half = wrap(make_pipeline().to(torch.bfloat16))
+    method = dma(weight=1.0)
+    first = sample(half, PROMPTS, [CFG(3), method], steps=2)
+    assert torch.equal(sample(half, PROMPTS, [CFG(3), method], steps=2).images, first.images)
+    assert first.images.isfinite().all() and not first.warnings
+
+
 def test_a_trajectory_of_another_run_is_refused(tiny, trajectory):
     with pytest.raises(ValueError, match="the trajectory has 4 steps, the run 6: invert with steps=6"):
         sample(tiny, PROMPTS, [dma(trajectory=trajectory)], steps=6)
     with pytest.raises(ValueError, match="the trajectory has 3 images for 1 prompts"):
         sample(tiny, ONE.prompt, [dma([ONE], trajectory=trajectory)], steps=STEPS)
+    with pytest.raises(ValueError, match=r"latents are \(4, 16, 16\), the run's \(4, 16, 32\)"):
+        sample(tiny.at(64, 128), PROMPTS, [Inverted(trajectory=trajectory)], steps=STEPS)
 
 
 # --- errors on purpose -----------------------------------------------------------------------------------------------
@@ -406,5 +386,3 @@ def test_disturbed_flow_is_wrong_by_as_much_as_asked():
     error = wrong(source, source)
     assert error.square().sum(1).mean().sqrt().item() == pytest.approx(3)
     assert torch.equal(error, wrong(source, source)) and torch.equal(error[0], error[1])
-    method = DMA(wrong, DisturbedClicks(Blocks(), 1), patches, [ONE])
-    assert method.settings()["weight"] == 90

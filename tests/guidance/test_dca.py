@@ -5,13 +5,26 @@ import pytest
 import torch
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
-from helpers.guidance import CFG, Window
-from helpers.guidance.dca import CONCEPTS, DCA, RELATIONS, attributes, presence, relations
+from helpers.backbones.load import wrap
+from helpers.guidance.cfg import CFG
+from helpers.guidance.dca import (
+    CONCEPTS,
+    DCA,
+    RELATIONS,
+    State,
+    attributes,
+    cosines,
+    presence,
+    relations,
+)
 from helpers.perception.crops import crop, square, union
 from helpers.perception.detector import MaskDetector, ZeroShotDetector
 from helpers.perception.scene_graph import parse
-from helpers.sampling import sample
-from helpers.trace import Trace
+from helpers.sampling.cost import Cost
+from helpers.sampling.hooks import Recurrence, Window
+from helpers.sampling.loop import sample
+from helpers.sampling.strength import Raw
+from helpers.sampling.trace import Trace
 
 LONG = "a red car is left of a blue ball. the blue ball is on grass."
 COLORS = {"red": (1.0, 0, 0), "blue": (0, 0, 1.0)}
@@ -139,12 +152,17 @@ class Colour(torch.nn.Module):
         return torch.nn.functional.normalize(images.mean((2, 3)) + 1e-6, dim=1)
 
 
+def paper(**settings):
+    """The two losses of the paper, through models made by hand."""
+    return DCA.paper(**{"similarity": Colour(), "detector": MaskDetector(Painted())} | settings)
+
+
 def energy(backbone, make_context, image, prompt="a red car left of a blue ball", **settings):
-    method = DCA(Colour(), MaskDetector(Painted()), **settings)
+    method = paper(**settings)
     with torch.no_grad():
         ctx = make_context(backbone, [prompt], [method])
         ctx.image = image
-        return *method.energy(ctx), method
+        return *method.energy(ctx, ctx.job.states[method]), method
 
 
 def test_loss_of_known_pictures(tiny, make_context):
@@ -185,20 +203,20 @@ class Side(Colour):
 
 
 def test_a_direction_leaves_of_a_relation_who_stands_where(tiny, make_context):
-    losses = {}
+    found = {}
     for side, image in (("right", picture(red=(4, 20, 24, 40), blue=(40, 20, 60, 40))),
                         ("wrong", picture(blue=(4, 20, 24, 40), red=(40, 20, 60, 40)))):  # fmt: skip
         for text in RELATIONS:
             with torch.no_grad():
-                method = DCA(Side(), MaskDetector(Painted()), attribute_weight=0, relation=text)
+                method = paper(similarity=Side(), attribute_weight=0, relation=text)
                 ctx = make_context(tiny, ["a red car left of a blue ball"], [method])
                 ctx.image = image
-                losses[text, side] = method.energy(ctx)[0].item()
+                found[text, side] = method.energy(ctx, ctx.job.states[method])[0].item()
     # images are (1, 0, +-1) / sqrt 2; the texts (2, 0, +-1) / sqrt 5, their direction (0, 0, 1)
-    assert losses["stated", "right"] == pytest.approx(1 - 3 / 10**0.5, abs=1e-3)
-    assert losses["stated", "wrong"] == pytest.approx(1 - 1 / 10**0.5, abs=1e-3)
-    assert losses["turned", "right"] == pytest.approx(1 - 0.5**0.5, abs=1e-3)
-    assert losses["turned", "wrong"] == pytest.approx(1 + 0.5**0.5, abs=1e-3)
+    assert found["stated", "right"] == pytest.approx(1 - 3 / 10**0.5, abs=1e-3)
+    assert found["stated", "wrong"] == pytest.approx(1 - 1 / 10**0.5, abs=1e-3)
+    assert found["turned", "right"] == pytest.approx(1 - 0.5**0.5, abs=1e-3)
+    assert found["turned", "wrong"] == pytest.approx(1 + 0.5**0.5, abs=1e-3)
 
 
 def test_the_mean_of_the_words_is_the_mean_of_their_cosines(tiny, make_context):
@@ -260,9 +278,17 @@ def test_the_gradient_of_presence_by_finite_differences():
     assert not grad[1, 2].any() and grad[0].abs().sum() > 0
 
 
-def test_presence_needs_a_segmenter():
-    with pytest.raises(ValueError, match="presence_weight=2 needs masks: give DCA a segmenter, or weight 0"):
-        DCA(Colour(), MaskDetector(Painted()), presence_weight=2.0)
+def test_without_a_backbone_the_models_must_be_given():
+    with pytest.raises(ValueError, match="no backbone names them: give it similarity and segmenter"):
+        paper(presence_weight=2.0).read(["a red car"])
+    with pytest.raises(ValueError, match="no backbone names them: give it similarity and segmenter"):
+        paper(similarity=None).read(["a red car"])
+    assert paper().read(["a red car"]).segmenter is None
+
+
+def test_a_backbone_that_names_no_model_says_so(tiny):
+    with pytest.raises(ValueError, match="this backbone names no similarity: give the method one"):
+        sample(tiny, "a red car", [DCA()], steps=2)
 
 
 def test_presence_joins_the_loss(tiny, make_context):
@@ -274,9 +300,11 @@ def test_presence_joins_the_loss(tiny, make_context):
         assert info["presence"].item() == pytest.approx(value, abs=1e-3) and loss.item() == pytest.approx(
             2 * value, abs=1e-2
         )
-    assert method.settings()["presence"] == 2
+    assert method.settings()["presence_weight"] == 2
     _, info, _ = energy(tiny, make_context, there)
-    assert "presence" not in info, "without a segmenter it is left out"
+    assert "presence" not in info
+    _, info, _ = energy(tiny, make_context, there, segmenter=Painted())
+    assert "presence" not in info, "at weight 0 it is left out"
 
 
 def test_two_of_one_name_are_one_to_presence(tiny, make_context):
@@ -287,29 +315,29 @@ def test_two_of_one_name_are_one_to_presence(tiny, make_context):
 
 def test_gradient_by_finite_differences():
     """The cosines of fixed windows, with respect to the pixels."""
-    method = DCA(Colour().double(), None)
+    similarity = Colour().double()
     graph = parse("a red car left of a blue ball")
     concepts = [*attributes(0, graph, CONCEPTS["phrase"]), *relations(0, graph, RELATIONS["stated"])]
-    texts = [text for concept in concepts for text in concept.texts]
-    method._words = dict(zip(texts, method.similarity.embed(texts).double(), strict=True))
+    known = {c: similarity.embed(list(c.texts)).double().mean(0) for c in concepts}
+    state = State(similarity, None, None, [], {}, known)
     image = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     boxes = torch.tensor([[[1.0, 1, 5, 5], [6, 6, 11, 10]]], dtype=torch.float64)
 
-    def cosines(x):
-        return method._cosines(x, concepts, [0] * len(concepts), boxes)
+    def fits(x):
+        return cosines(state, x, concepts, torch.zeros(len(concepts), dtype=torch.long), boxes)
 
-    assert torch.autograd.gradcheck(cosines, image.requires_grad_(), eps=1e-6, atol=1e-5)
+    assert torch.autograd.gradcheck(fits, image.requires_grad_(), eps=1e-6, atol=1e-5)
 
 
 def test_images_with_different_numbers_of_concepts_do_not_mix(tiny, make_context):
     prompts = ["a red car", "a red car left of a blue ball"]
     nets = {"segmenter": Painted(), "presence_weight": 0.5}
-    method = DCA(Colour(), MaskDetector(Painted()), **nets)
+    method = paper(**nets)
     images = torch.cat([picture(red=(4, 4, 24, 24)), picture(blue=(40, 40, 60, 60))])
     with torch.no_grad():
         ctx = make_context(tiny, prompts, [method])
         ctx.image = images
-        loss, info = method.energy(ctx)
+        loss, info = method.energy(ctx, ctx.job.states[method])
         for k, prompt in enumerate(prompts):
             alone, _, _ = energy(tiny, make_context, images[k : k + 1], prompt, **nets)
             torch.testing.assert_close(loss[k], alone[0])
@@ -325,9 +353,10 @@ def run(backbone, methods, prompts=(LONG, "a red car")):
 
 def test_zero_weight_is_the_baseline_and_a_weight_is_not(backbone):
     plain = run(backbone, [CFG(5)])
-    quiet = run(backbone, [CFG(5), DCA(Colour(), MaskDetector(Painted()), weight=0)])
-    loud = run(backbone, [CFG(5), DCA(Colour(), MaskDetector(Painted()), weight=60)])
-    assert torch.equal(plain.images, quiet.images)
+    quiet = run(backbone, [CFG(5), paper(weight=0)])
+    still = run(backbone, [CFG(5), paper(strength=Raw(0))])
+    loud = run(backbone, [CFG(5), paper()])
+    assert torch.equal(plain.images, quiet.images) and torch.equal(plain.images, still.images)
     assert (plain.images != loud.images).flatten(1).any(1).all()
     assert loud.curves["dca.relation"][0].isfinite().sum() == 3, "the first 70 % of four steps"
     assert loud.cost.auxiliary == 3 * (2 + 4), "two detections and four crops a step"
@@ -335,7 +364,7 @@ def test_zero_weight_is_the_baseline_and_a_weight_is_not(backbone):
 
 def test_a_trace_keeps_boxes_and_losses_of_prompts_with_fewer_objects(backbone):
     trace = Trace([1])
-    method = DCA(Colour(), MaskDetector(Painted()))
+    method = paper()
     sample(backbone, [LONG, "a red car"], [CFG(5), method], steps=4, seeds=[1, 2], trace=trace)
     (record,) = trace.records
     assert record.maps["dca.boxes"].shape == (4, 2, 4) and record.maps["dca.scores"].shape == (4, 2)
@@ -343,18 +372,75 @@ def test_a_trace_keeps_boxes_and_losses_of_prompts_with_fewer_objects(backbone):
 
 
 def test_the_window_bounds_the_method(backbone):
-    method = DCA(Colour(), MaskDetector(Painted()), window=Window(0, 0))
+    method = paper(window=Window(0, 0))
     assert torch.equal(run(backbone, [CFG(5)]).images, run(backbone, [CFG(5), method]).images)
     assert method.settings()["concept"] == "phrase"
 
 
 def test_prompts_without_concepts_are_refused(backbone):
     with pytest.raises(ValueError, match="'a car' states no attribute and no relation"):
-        run(backbone, [DCA(Colour(), MaskDetector(Painted()))], ["a red car", "a car"])
+        run(backbone, [paper()], ["a red car", "a car"])
 
 
 def test_an_unknown_concept_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown concept 'sum': use one of phrase, parts"):
-        DCA(Colour(), MaskDetector(Painted()), concept="sum")
-    with pytest.raises(ValueError, match="unknown relation 'mirrored': use one of stated, turned"):
-        DCA(Colour(), MaskDetector(Painted()), relation="mirrored")
+    with pytest.raises(ValueError, match=r"DCA\(concept='sum'\): use one of phrase, parts"):
+        paper(concept="sum")
+    with pytest.raises(ValueError, match=r"DCA\(relation='mirrored'\): use one of stated, turned"):
+        paper(relation="mirrored")
+
+
+class Named(torch.nn.Module):
+    """A segmenter by hand that is never quite sure: a phrase's logit is what its first word's colour has, or green."""
+
+    def embed(self, phrases):
+        return torch.stack([torch.tensor(COLORS.get(phrase.split()[0], (0, 1.0, 0))) for phrase in phrases])
+
+    def forward(self, images, embeddings):
+        return torch.einsum("bchw,bnc->bnhw", images, embeddings)
+
+
+def test_presence_needs_no_attribute(tiny):
+    """An object can be asked for by its place alone, also beside images that state concepts."""
+    method = paper(presence_weight=1.0, segmenter=Named(), detector=MaskDetector(Named()), strength=Raw(10))
+    plain, guided = (run(tiny, methods, ["a car", "a red car"]) for methods in ([CFG(5)], [CFG(5), method]))
+    assert (plain.images != guided.images).flatten(1).any(1).all()
+    assert (guided.curves["dca.presence"][0, :3] > 0).all() and not guided.curves["dca.attribute"][0, :3].any()
+
+
+def test_finished_pictures_are_judged_without_a_run():
+    """What a verifier of best-of-N asks: the losses of some of the prompts' pictures, in any order."""
+    prompts = ["a red car", "a red car left of a blue ball"]
+    state = paper(presence_weight=1.0, segmenter=Painted()).read(prompts)
+    pictures = torch.cat([picture(red=(4, 4, 24, 24)), picture(red=(4, 4, 24, 24))])
+    cost = Cost(images=2)
+    found, boxes, scores = DCA.losses(state, pictures, [1, 0], cost)
+    assert found["attribute"].tolist() == pytest.approx([0.5, 0], abs=1e-3)
+    assert found["presence"].tolist() == pytest.approx([10, 0], abs=1e-3)
+    assert boxes[0, 1].tolist() == [0, 0, 64, 64] and scores.shape == (2, 2)
+    assert cost.auxiliary == 2 + 4 + 2, "detections, windows, masks"
+
+
+def test_in_half_precision_the_models_see_float32(make_pipeline):
+    half = wrap(make_pipeline().to(torch.bfloat16))
+    prompts = ["a red car left of a blue ball", "a red car"]
+    drawn = run(half, [CFG(5), paper(presence_weight=1.0, segmenter=Painted())], prompts)
+    assert drawn.images.isfinite().all() and not drawn.warnings
+    assert (drawn.images != run(half, [CFG(5)], prompts).images).flatten(1).any(1).all()
+
+
+def test_one_object_serves_several_runs(tiny):
+    method = paper()
+    first = run(tiny, [CFG(5), method])
+    run(tiny, [CFG(5), method], ["a blue ball", "a red fish"])
+    assert torch.equal(run(tiny, [CFG(5), method]).images, first.images)
+
+
+def test_settings_are_the_fields():
+    tuned, theirs = DCA().settings(), DCA.paper().settings()
+    assert (tuned["weight"], tuned["relation_weight"], tuned["presence_weight"]) == (60, 7, 1)
+    assert tuned["strength"] == {"rule": "unit", "scale": 0.15, "clip": None, "group": ""}
+    assert tuned["recurrence"] == {"times": 9, "window": {"start": 0.0, "stop": 0.15}, "noise": False}
+    assert (theirs["relation"], theirs["relation_weight"], theirs["presence_weight"]) == ("stated", 1, 0)
+    assert theirs["strength"]["rule"] == "raw" and theirs["recurrence"] == Recurrence().settings()
+    with pytest.raises(ValueError, match=r"DCA\(presence_weight=nan\): use a finite number"):
+        DCA(presence_weight=float("nan"))
