@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 
-from helpers import overlay
-from helpers.attention_figures import MAPS, attention_of, cells, energies_of, inside, layers_of, scale, windows_of
 from helpers.conditions import Layout
-from helpers.trace import Trace
+from helpers.figures import overlay
+from helpers.figures.attention import MAPS, attention_of, cells, inside, layers_of, scale
+from helpers.figures.traces import energies_of, windows_of
+from helpers.sampling.trace import Trace
 from helpers.widgets.common import (
     Column,
     Frames,
@@ -86,13 +87,13 @@ def explore_attention(traces: Mapping[str, Trace] | str | Path) -> widgets.Widge
     traces: case -> Trace, the baseline first, all of the same prompts, seeds, steps, layers and regions; or a folder
     with <case>/trace. Both cases are compared with the places that the method was asked for.
     """
-    traces = checked(traces, [MAPS], "attention", "helpers.guidance.watch.Watch last in the guidance list")
+    traces = checked(traces, [MAPS], "attention", "helpers.sampling.attention_maps.AttentionMaps in the guidance list")
     first = next(iter(traces))
     for case, trace in traces.items():
         if _watched(trace) != _watched(traces[first]):
             raise ValueError(
                 f"the traces {first!r} and {case!r} differ in layers or regions: sample both with one backbone and "
-                "give Watch the same layouts"
+                "give AttentionMaps the same layouts"
             )
 
     @cache

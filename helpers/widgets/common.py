@@ -18,15 +18,15 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from helpers import overlay
 from helpers.conditions import Layout
-from helpers.figures import METHOD
-from helpers.trace import Trace
+from helpers.figures import overlay
+from helpers.figures.style import METHOD
+from helpers.sampling.trace import Trace
 
 DPI = 110
 LEADING = ("full", "ilgd")  # cases that are shown first
 
-Window = tuple[float, float]  # see `figures.window_of`
+Window = tuple[float, float]  # see `helpers.figures.traces.window_of`
 Options = Callable[[int], tuple]  # what a control offers for record k
 
 

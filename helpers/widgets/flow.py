@@ -19,11 +19,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torchvision.utils import flow_to_image
 
-from helpers import overlay
 from helpers.conditions import Drag, Layout, Region, decode_image, encode_mask
-from helpers.figures import window_of
+from helpers.figures import overlay
+from helpers.figures.traces import window_of
 from helpers.guidance.dma import inside, pixels, splat
-from helpers.trace import Record, Trace
+from helpers.sampling.trace import Record, Trace
 from helpers.widgets.common import Column, Frames, beside, checked, color_scale, explore, marked, panels, png
 
 MAPS = ("dma.flow", "dma.reference", "dma.mask", "dma.error")

@@ -7,11 +7,11 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from helpers import overlay
 from helpers.conditions import Layout
-from helpers.figures import TERMS, masks_of, window_of
+from helpers.figures import overlay
+from helpers.figures.traces import TERMS, masks_of, window_of
 from helpers.guidance import dga
-from helpers.trace import Record, Trace
+from helpers.sampling.trace import Record, Trace
 from helpers.widgets.common import Column, Frames, by_region, checked, explore, marked, panels, png
 
 LINES = dict(zip(TERMS, ("-", "--", ":"), strict=True))

@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from helpers.paths import ROOT
 
+NOTEBOOKS = ROOT / "notebooks" / "explore"
 CHROMIUM = shutil.which("chromium")
 QUIET = ["disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
 TOKEN = "explorers"
@@ -41,7 +42,7 @@ FINISHED = f"""() => {{
 def lab(tmp_path_factory):
     """The address of a JupyterLab of its own: copies of the explorers, settings and workspaces in a new folder."""
     folder = tmp_path_factory.mktemp("lab")
-    for notebook in (ROOT / "notebooks").glob("explore_*.ipynb"):
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(notebook, folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -92,7 +93,7 @@ def run_all(page: Page, address: str, notebook: str) -> None:
     It has a workspace of its own: another one would open the notebooks of the tests before it as well.
     """
     page.set_default_timeout(PATIENCE)
-    cells = len(json.loads((ROOT / "notebooks" / notebook).read_text())["cells"])
+    cells = len(json.loads((NOTEBOOKS / notebook).read_text())["cells"])
     page.goto(f"{address}/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?token={TOKEN}", wait_until="commit")
     expect(page.locator(".jp-NotebookPanel .jp-Cell")).to_have_count(cells, timeout=PATIENCE)
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=PATIENCE)
@@ -150,7 +151,7 @@ def choose_the_second_prompt(page, explorer, steps: int, before: list[str], fold
 
 
 def test_explore_masks(lab, page, tmp_path):
-    run_all(page, lab, "explore_masks.ipynb")
+    run_all(page, lab, "masks.ipynb")
     assert errors(page) == []
     handle, steps = slider(page)
 
@@ -173,7 +174,7 @@ def test_explore_masks(lab, page, tmp_path):
 
 
 def test_explore_flow(lab, page, tmp_path):
-    run_all(page, lab, "explore_flow.ipynb")
+    run_all(page, lab, "flow.ipynb")
     assert errors(page) == []
     handle, steps = slider(page)
 
@@ -201,7 +202,7 @@ def test_explore_flow(lab, page, tmp_path):
 
 
 def test_explore_attention(lab, page, tmp_path):
-    run_all(page, lab, "explore_attention.ipynb")
+    run_all(page, lab, "attention.ipynb")
     assert errors(page) == []
     assert page.locator(".jp-RenderedImage").count() == 2, "the two figures"
     handle, steps = slider(page)

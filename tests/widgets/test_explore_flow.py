@@ -6,71 +6,28 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from flow_traces import ARRIVED, BOX, GUIDED, STEPS, WAY, drag, picture, record, trace
 from PIL import Image
-from test_dma import DRAGS, PROMPTS, dma, trajectory  # noqa: F401 (a fixture)
 
-from helpers import overlay
-from helpers.conditions import Drag, Move, encode_image
-from helpers.guidance import CFG
-from helpers.sampling import sample
-from helpers.trace import Record, Trace
-from helpers.widgets import drag_errors, explore_flow, load_traces
-from helpers.widgets.flow import colors, draw_drag, draw_flow, frames_of, longest, place_of, wheel
+from helpers.figures import overlay
+from helpers.guidance.dma import DMA
+from helpers.sampling.loop import sample
+from helpers.sampling.trace import Trace
+from helpers.widgets.common import load_traces
+from helpers.widgets.flow import (
+    colors,
+    drag_errors,
+    draw_drag,
+    draw_flow,
+    explore_flow,
+    frames_of,
+    longest,
+    place_of,
+    wheel,
+)
 
-STEPS = 5
-WAY = np.array([24.0, 10.0])  # pixels, of length 26
-BOX = (slice(20, 36), slice(8, 24))  # rows and columns of the object
 STILL = (0, 1, 3)  # source, mask, reference
-GUIDED = {"none": 0.0, "full": 0.6, "displacement": 0.6}
-
-
-def picture(dx=0, dy=0, side=64):
-    image = np.full((side, side, 3), 240, np.uint8)
-    image[20 + dy : 36 + dy, 8 + dx : 24 + dx] = (180, 30, 60)
-    return image
-
-
-def drag(way=WAY, side=64, prompt="a red ball"):
-    handle = np.array([15.5, 27.5])
-    move = Move(handle=tuple(handle / 64), target=tuple((handle + way) / 64))
-    return Drag(
-        prompt=prompt,
-        source=encode_image(np.kron(picture(), np.ones((side // 64,) * 2 + (1,), np.uint8))),
-        moves=[move],
-    )
-
-
-def record(arrived, asked, wrong=0.5, seed=0):
-    """An object that has gone the share `arrived` (S,) of the way that the drag asks for; its maps are 64 x 64."""
-    on = np.zeros((64, 64), bool)
-    on[BOX] = True
-    handles, targets = asked.points()
-    way = (targets - handles)[0].numpy()
-    reference = np.broadcast_to(on * way[:, None, None], (STEPS, 2, 64, 64))
-    share = np.asarray(arrived)[:, None, None]
-    frames = [picture(*(s * way * 64 / asked.size[0]).round().astype(int)) for s in arrived]
-    maps = {
-        "dma.flow": (reference * share[:, None]).astype(np.float16),
-        "dma.reference": reference.astype(np.float16),
-        "dma.mask": np.broadcast_to(on * np.uint8(255), (STEPS, 64, 64)),
-        "dma.error": (255 * wrong * abs(1 - share) * on).round().astype(np.uint8),
-    }
-    curves = {f"dma.{name}": 0.1 * (1 - np.asarray(arrived)) for name in ("displacement", "appearance", "semantic")}
-    return Record(0, asked.prompt, seed, None, asked, np.stack(frames), frames[-1], maps, curves)
-
-
-def trace(stop, *records):
-    made = Trace(range(len(records)))
-    made.records, made.timesteps, made.sigmas = list(records), [999, 799, 599, 399, 199], [1.0, 0.9, 0.7, 0.4, 0.2]
-    made.settings = {"dma": {"window": {"start": 0.0, "stop": stop}}, "steps": STEPS}
-    return made
-
-
-ARRIVED = {
-    "none": [0.05, 0.1, 0.06, 0.03, 0.01],
-    "full": [0.2, 0.5, 0.8, 0.9, 1],
-    "displacement": [0.3, 0.6, 0.9, 1, 1.1],
-}
 
 
 @pytest.fixture
@@ -162,16 +119,31 @@ def test_what_leaves_the_picture_is_not_counted():
     np.testing.assert_allclose(drag_errors(out)["warp"], 0)
 
 
-def test_errors_of_a_real_run_are_those_of_the_method(tiny, trajectory, tmp_path):  # noqa: F811
-    recorded = Trace(range(3))
-    sample(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory)], steps=4, trace=recorded)
-    for entry in Trace.load(recorded.save(tmp_path / "trace")).records:
+def net_of_flow(source, target):
+    """A stand-in for an optical flow: how much darker a pixel has become is how far it has moved."""
+    change = (target - source).mean(1, keepdim=True)
+    return torch.cat([4 * change, -2 * change], 1)
+
+
+def net_of_clicks(images, points):
+    """A stand-in for a click segmenter: what is not background."""
+    return torch.where(images.mean(1) < 0.8, 5.0, -5.0)
+
+
+def test_errors_of_a_real_run_are_those_of_the_method(tiny, tmp_path):
+    asked = [drag((8, 0), prompt="a red ball"), drag((-4, 12), prompt="a blue ball")]
+    nets = {"flow": net_of_flow, "clicks": net_of_clicks, "features": lambda images: F.avg_pool2d(images, 4)}
+    traces = {"none": Trace(range(2)), "full": Trace(range(2))}
+    for (case, recorded), weight in zip(traces.items(), (0.0, 90.0)):
+        method = DMA(drags=asked, weight=weight, window=(0, 0.5), recurrence={"times": 1}, **nets)
+        sample(tiny, [of.prompt for of in asked], [method], steps=4, trace=recorded)
+        traces[case] = Trace.load(recorded.save(tmp_path / case / "trace"))
+    for entry in traces["full"].records:
         np.testing.assert_allclose(drag_errors(entry)["warp"], entry.curves["dma.appearance"], atol=0.003)
-    idle = Trace(range(3))
-    sample(tiny, PROMPTS, [CFG(3), dma(trajectory=trajectory, weight=0.0)], steps=4, trace=idle)
-    box = explore_flow({"none": idle, "full": recorded})
+    box = explore_flow(traces)
     assert [label for label, _ in box.children[0].children[0].options] == [
-        f"{d.prompt} (seed {k})" for k, d in enumerate(DRAGS)
+        "a red ball (seed 0)",
+        "a blue ball (seed 1)",
     ]
 
 

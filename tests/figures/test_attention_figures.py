@@ -1,80 +1,19 @@
 """Figures of attention, from Traces made by hand and of a tiny model: what they measure, what they show, bad input."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
+from attention_traces import EARLY, ILGD_SETTINGS, LAYERS, LAYOUT, ONE, SIGMAS, STEPS, record, trace
+from drawing import drawn
 
-from helpers import overlay
-from helpers.attention_figures import (
-    attention_grid,
-    attention_of,
-    cells,
-    energies_of,
-    inside,
-    layers_of,
-    overlap_plot,
-    windows_of,
-)
 from helpers.conditions import Layout, Region, encode_mask
-from helpers.guidance import CFG
+from helpers.figures import overlay
+from helpers.figures.attention import attention_grid, attention_of, cells, inside, layers_of, overlap_plot
+from helpers.figures.traces import energies_of, windows_of
+from helpers.guidance.cfg import CFG
 from helpers.guidance.ilgd import ILGD
-from helpers.guidance.watch import Watch
-from helpers.sampling import sample
-from helpers.trace import Record, Trace
-
-STEPS = 10
-LAYOUT = Layout(
-    prompt="a red car and a blue fish",
-    regions=[Region(phrase="red car", box=(0, 0, 0.5, 0.5)), Region(phrase="blue fish", box=(0.5, 0.25, 1, 1))],
-)
-ONE = Layout(prompt="a red ball", regions=[Region(phrase="red ball", box=(0.25, 0.25, 0.75, 0.75))])
-LAYERS = {"down": 8, "mid": 2, "up": 4, "last": 8}  # name -> side
-SIGMAS = np.linspace(0.98, 0.1, STEPS)
-
-ILGD_SETTINGS = {
-    "weight": 0.32,
-    "window": {"start": 0.1, "stop": 0.5},
-    "strength": {"rule": "exploding", "scale": 1.0, "clip": None},
-    "injection": 0.75,
-    "injection_window": {"start": 0.1, "stop": 0.3},
-}
-SETTINGS = {
-    "none": {},
-    "ilgd": {"ilgd": ILGD_SETTINGS},
-    "injection": {"ilgd": ILGD_SETTINGS | {"weight": 0.0}},
-    "loss": {"ilgd": ILGD_SETTINGS | {"injection": 0.0}},
-    "both": {"ilgd": ILGD_SETTINGS, "dga": {"weight": 25.0, "window": {"start": 0.0, "stop": 0.7}}},
-    "directed": {"directed": {"window": {"start": 0.0, "stop": 0.2}}},
-}
-
-
-def record(layout, level, within, prompt_seed=0) -> Record:
-    """Every layer attends with `level` on average; `within` (S,): the share of it that lies inside the places."""
-    maps = {}
-    for name, side in LAYERS.items():
-        shares = cells(layout, side, side)[None]
-        area = shares.mean((2, 3), keepdims=True)
-        share = np.asarray(within)[:, None, None, None]
-        spread = share * shares / area + (1 - share) * (1 - shares) / (1 - area)
-        maps[f"attention.{name}"] = (level * spread * (1 + (name == "last"))).astype(np.float16)
-    frames = np.full((STEPS, 64, 64, 3), np.arange(STEPS)[:, None, None, None] * 20 + 40, np.uint8)
-    return Record(0, layout.prompt, prompt_seed, layout, None, frames, frames[-1], maps)
-
-
-def trace(case, *records) -> Trace:
-    """The records with the curves of the case's methods."""
-    made = Trace(range(len(records)))
-    made.records, made.timesteps, made.sigmas = list(records), list(range(999, -1, -100))[:STEPS], [*SIGMAS]
-    made.settings = {"cfg": {"window": {"start": 0.0, "stop": 1.0}}, **SETTINGS[case], "attention": {}, "steps": STEPS}
-    for entry in records:
-        entry.curves = {"grad_rms": np.ones(STEPS)}
-        entry.curves |= {name: np.linspace(1, 0, STEPS) for name in SETTINGS[case] if name != "directed"}
-    return made
-
-
-EARLY = [0.1, 0.9, 0.9, 0.5, 0.5, 0.4, 0.4, 0.3, 0.3, 0.3]
+from helpers.sampling.attention_maps import AttentionMaps
+from helpers.sampling.loop import sample
+from helpers.sampling.trace import Trace
 
 
 @pytest.fixture
@@ -88,20 +27,14 @@ def traces():
 
 @pytest.fixture(scope="module")
 def real(tiny):
-    """A tiny model, watched."""
-    methods = {"none": [], "ilgd": [ILGD([LAYOUT])]}
+    """A tiny model, its attention recorded."""
+    methods = {"none": [], "ilgd": [ILGD.paper(layouts=LAYOUT)]}
     made = {case: Trace() for case in methods}
     for case, recorded in made.items():
-        sample(tiny, [LAYOUT.prompt], [CFG(3), *methods[case], Watch([LAYOUT])], steps=STEPS, trace=recorded)
+        sample(
+            tiny, [LAYOUT.prompt], [CFG(3), *methods[case], AttentionMaps(layouts=LAYOUT)], steps=STEPS, trace=recorded
+        )
     return made
-
-
-def drawn(fig) -> np.ndarray:
-    stream = BytesIO()
-    fig.savefig(stream, dpi=50)
-    pixels = np.asarray(Image.open(stream).convert("RGB"))
-    assert pixels.std() > 5
-    return pixels
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
@@ -126,7 +59,7 @@ def test_one_resolution_and_no_attention():
     single.maps = {"attention.block.0": single.maps["attention.up"], "dga.masks": np.zeros((STEPS, 1, 64, 64))}
     assert list(layers_of(single)) == ["mean of all 4 x 4 layers", "block.0, 4 x 4"]
     single.maps = {"dga.masks": np.zeros((STEPS, 1, 64, 64))}
-    with pytest.raises(ValueError, match="no attention: sample it with helpers.guidance.watch.Watch"):
+    with pytest.raises(ValueError, match="no attention: put helpers.sampling.attention_maps.AttentionMaps"):
         layers_of(single)
 
 

@@ -1,55 +1,45 @@
-"""Figures of pictures that were drawn again (`helpers.best_of`): what changed, and what it cost."""
+"""Figures of best of N (`helpers.sampling.best_of`): what drawing again changed, and what it cost."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers import overlay
-from helpers.drawn import Drawn
-from helpers.figures import BASE, METHOD, Metrics, arrow
-from helpers.miniature.benchmark import Case
+from helpers.figures import overlay
+from helpers.figures.pictures import show
+from helpers.figures.style import BASE, METHOD, Metrics, arrow
+
+Tries = tuple[Sequence[np.ndarray], Sequence[Mapping]]  # pictures uint8 (H, W, 3), and the judge's row for each
 
 
-def again_grid(
-    pairs: Mapping[str, tuple[Drawn, Drawn]],
-    scores: Mapping[str, tuple[Sequence[Mapping], Sequence[Mapping]]],
-    scenes: Sequence[Case],
-    title: str,
-    shown: int = 6,
+def best_of_grid(
+    pairs: Mapping[str, tuple[Tries, Tries]], prompts: Sequence[str], title: str, shown: int = 6
 ) -> Figure:
     """The first pictures of a benchmark that were drawn again, the first try above the kept one; two lines for each of
     `pairs`: name -> (without, with more tries).
 
-    scores: name -> the judge's rows of both. scenes: the benchmark's cases, in the order of the pictures.
+    A row's "seed" says which try a picture is. prompts: in the order of the pictures.
     """
     fig = Figure(figsize=(1.75 * shown + 0.6, 5.2 * len(pairs) + 0.5), layout="constrained")
     for part, (name, runs) in zip(np.atleast_1d(fig.subfigures(len(pairs), 1)), pairs.items(), strict=True):
         lines = part.subplots(2, shown, squeeze=False)
         for ax in lines.flat:
             ax.set_axis_off()
-        seeds = [[row["seed"] for row in run.rows] for run in runs]
+        seeds = [[row["seed"] for _, row in zip(pictures, rows)] for pictures, rows in runs]
         changed = [k for k, (one, other) in enumerate(zip(*seeds, strict=True)) if one != other][:shown]
         for column, k in enumerate(changed):
-            for ax, run, rows in zip(lines[:, column], runs, scores[name], strict=True):
+            for ax, (pictures, rows) in zip(lines[:, column], runs, strict=True):
                 ax.set_axis_on()
-                _picture(ax, run, k, rows[k])
-            lines[0, column].set_title(fill(scenes[k].prompt, 28), fontsize=6.5)
+                show(ax, overlay.enlarge(pictures[k]))
+                shares = [rows[k][key] for key in ("attribute_acc", "relation_acc")]
+                said = ["-" if np.isnan(share) else f"{share:.2f}" for share in shares]
+                ax.set_xlabel(f"attributes {said[0]}\nrelations {said[1]}", fontsize=7)
+            lines[0, column].set_title(fill(prompts[k], 28), fontsize=6.5)
         for ax, what in zip(lines[:, 0], ("first", "kept"), strict=True):
             ax.set_ylabel(f"{name}: {what}", fontsize=9)
     fig.suptitle(f"the first pictures that the guides refused; {title}", fontsize=10)
     return fig
-
-
-def _picture(ax: Axes, run: Drawn, k: int, row: Mapping) -> None:
-    pixels = (run.images[k] * 255).round().byte().permute(1, 2, 0).numpy()
-    ax.imshow(overlay.enlarge(pixels))
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    shares = ["-" if np.isnan(row[key]) else f"{row[key]:.2f}" for key in ("attribute_acc", "relation_acc")]
-    ax.set_xlabel(f"attributes {shares[0]}\nrelations {shares[1]}", fontsize=7)
 
 
 def budget_plot(

@@ -2,37 +2,33 @@
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from helpers.again_figures import again_grid, budget_plot
-from helpers.drawn import Drawn
-from helpers.miniature.benchmark import load_captioned
+from helpers.figures.best_of import best_of_grid, budget_plot
 
-SCENES = load_captioned("test", "long")[:5]
-AGAIN = (1, 3, 4)  # the scenes that were drawn again
+PROMPTS = [f"a picture of {things}" for things in ("a car", "a fish", "a tree", "a house", "a ball")]
+OTHERS = (1, 3, 4)  # the pictures that were drawn again
 
 
-def run(seeds, value):
-    images = torch.full((5, 3, 64, 64), value)
-    return Drawn(images, [{"id": scene.id, "seed": seed} for scene, seed in zip(SCENES, seeds, strict=True)], [])
+def run(seeds, value, share):
+    """Five pictures of one grey and their rows."""
+    rows = [
+        {"seed": seed, "attribute_acc": share, "relation_acc": np.nan if n == 1 else 0.5}
+        for n, seed in enumerate(seeds)
+    ]
+    return np.full((5, 64, 64, 3), value, np.uint8), rows
 
 
 @pytest.fixture
 def pair():
-    first, kept = list(range(5)), [n + 100 * (n in AGAIN) for n in range(5)]
-    return run(first, 0.0), run(kept, 1.0)
-
-
-def rows(share):
-    return [{"attribute_acc": share, "relation_acc": np.nan if n == 1 else 0.5} for n in range(5)]
+    return run(range(5), 0, 0.25), run([n + 100 * (n in OTHERS) for n in range(5)], 255, 1.0)
 
 
 def test_the_first_pictures_that_changed_stand_above_what_was_kept(pair):
-    fig = again_grid({"guided": pair}, {"guided": (rows(0.25), rows(1.0))}, SCENES, "a title", shown=2)
+    fig = best_of_grid({"guided": pair}, PROMPTS, "a title", shown=2)
     FigureCanvasAgg(fig).draw()
     grid = np.array(fig.axes).reshape(2, 2)
-    assert [ax.get_title().replace("\n", " ") for ax in grid[0]] == [SCENES[k].prompt for k in AGAIN[:2]]
+    assert [ax.get_title().replace("\n", " ") for ax in grid[0]] == [PROMPTS[k] for k in OTHERS[:2]]
     assert [[ax.images[0].get_array().max() for ax in line] for line in grid] == [[0, 0], [255, 255]]
     assert grid[0, 0].get_xlabel() == "attributes 0.25\nrelations -"
     assert grid[1, 1].get_xlabel() == "attributes 1.00\nrelations 0.50"
@@ -40,8 +36,8 @@ def test_the_first_pictures_that_changed_stand_above_what_was_kept(pair):
 
 
 def test_fewer_changed_pictures_leave_panels_empty(pair):
-    same = run(range(5), 0.0)
-    fig = again_grid({"a": pair, "b": (same, same)}, {name: (rows(0), rows(1)) for name in "ab"}, SCENES, "", shown=4)
+    same = run(range(5), 0, 0.5)
+    fig = best_of_grid({"a": pair, "b": (same, same)}, PROMPTS, "", shown=4)
     FigureCanvasAgg(fig).draw()
     filled = [[bool(ax.images) for ax in line] for line in np.array(fig.axes).reshape(4, 4)]
     assert filled == [[True] * 3 + [False]] * 2 + [[False] * 4] * 2

@@ -6,16 +6,20 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from attention_traces import EARLY, LAYOUT, ONE, SETTINGS, STEPS, record, trace
 from matplotlib import colormaps
 from PIL import Image
-from test_attention_figures import EARLY, LAYOUT, ONE, SETTINGS, STEPS, real, record, trace  # noqa: F401 (a fixture)
 
-from helpers import overlay
-from helpers.attention_figures import attention_of, scale
 from helpers.conditions import Layout, Region
-from helpers.trace import Trace
-from helpers.widgets import explore_attention, load_traces
-from helpers.widgets.attention import framed, heated
+from helpers.figures import overlay
+from helpers.figures.attention import attention_of, scale
+from helpers.guidance.cfg import CFG
+from helpers.guidance.ilgd import ILGD
+from helpers.sampling.attention_maps import AttentionMaps
+from helpers.sampling.loop import sample
+from helpers.sampling.trace import Trace
+from helpers.widgets.attention import explore_attention, framed, heated
+from helpers.widgets.common import load_traces
 
 X0_HATS, HEATS, CURVES = (0, 3), (1, 4), (2, 5)
 
@@ -207,7 +211,12 @@ def test_nothing_is_sampled_and_pictures_are_made_once(traces, monkeypatch):
     assert not made
 
 
-def test_traces_of_a_real_run(real):  # noqa: F811
+def test_traces_of_a_real_run(tiny):
+    guidance = {"none": [], "ilgd": [ILGD(layouts=LAYOUT)]}
+    real = {case: Trace() for case in guidance}
+    for case, recorded in real.items():
+        methods = [CFG(3), *guidance[case], AttentionMaps(layouts=LAYOUT)]
+        sample(tiny, LAYOUT.prompt, methods, steps=STEPS, trace=recorded)
     shown = Shown(explore_attention(real))
     first = shown.pictures()
     shown.slider.value, shown.token.value = STEPS, 1
@@ -232,14 +241,16 @@ def test_traces_that_do_not_belong_together_are_refused(traces, tmp_path):
 def test_traces_without_attention_say_how_to_record_it(traces):
     blind = traces["ilgd"]
     blind.records[1].maps = {"dga.masks": np.zeros((STEPS, 1, 64, 64), np.uint8)}
-    with pytest.raises(ValueError, match="'ilgd' has no attention: sample it with helpers.guidance.watch.Watch last"):
+    with pytest.raises(ValueError, match="'ilgd' has no attention: sample it with helpers.sampling.attention_maps"):
         explore_attention({"none": traces["none"], "ilgd": blind})
 
 
 def test_other_layers_or_regions_are_refused(traces):
     other = trace("ilgd", *(record(r.layout, 0.1, EARLY) for r in traces["none"].records))
     del other.records[0].maps["attention.mid"]
-    with pytest.raises(ValueError, match="'none' and 'ilgd' differ in layers or regions: .* Watch the same layouts"):
+    with pytest.raises(
+        ValueError, match="'none' and 'ilgd' differ in layers or regions: .* AttentionMaps the same layouts"
+    ):
         explore_attention({"none": traces["none"], "ilgd": other})
     swapped = Layout(prompt=LAYOUT.prompt, regions=LAYOUT.regions[::-1])
     turned = trace("ilgd", *(record(layout, 0.1, EARLY) for layout in (swapped, ONE)))

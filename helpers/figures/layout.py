@@ -1,4 +1,4 @@
-"""Figures of the experiments `layout` and `ilgd`: what placement costs, what the search found, ablations."""
+"""Plots of layout methods and their settings: what placement costs, what a search found, ablations."""
 
 from collections.abc import Callable, Mapping
 from itertools import cycle
@@ -10,9 +10,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.figures import BASE, METHOD, Metrics, arrow
+from helpers.figures.style import BASE, METHOD, OTHER, Metrics, arrow
 
-GUIDED = "#d55e00"
 LINEAR_BELOW = {"kernel_distance": 0.02, "seconds": 0.5}  # metrics that range over decades
 SEARCHED = ("box_iou", "recall", "kernel_distance")
 
@@ -41,7 +40,7 @@ def _pareto(ax: Axes, metrics: Metrics, cost: str, sign: int, by_attention: Call
     order = np.argsort(y[on_front])
     ax.plot(x[on_front][order], y[on_front][order], color="0.8", lw=5, zorder=0, solid_capstyle="round")
     for k, case in enumerate(cases):
-        color = BASE if case == "none" else METHOD if by_attention(case) else GUIDED
+        color = BASE if case == "none" else METHOD if by_attention(case) else OTHER
         entries = [metrics[case][name] for name in (cost, "box_iou")]
         ends = [[[entry["mean"] - entry["lo"]], [entry["hi"] - entry["mean"]]] for entry in entries]
         face = color if case.endswith("_tuned") else "white"
@@ -68,7 +67,10 @@ def search_table(searches: Mapping[str, Mapping]) -> pd.DataFrame:
 
 
 def said(options: Mapping) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items()) or "defaults"
+    def short(value) -> str:
+        return " to ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
+
+    return ", ".join(f"{name} {short(value)}" for name, value in options.items()) or "defaults"
 
 
 def search_plot(searches: Mapping[str, Mapping], title: str) -> Figure:

@@ -1,12 +1,11 @@
-"""Figures of a layout's attention, and what they measure: from Traces that `helpers.guidance.watch.Watch` recorded.
+"""Figures of a layout's attention, and what they measure, from Traces with `AttentionMaps` (helpers.sampling).
 
 A map holds, for one layer and region, the share of every pixel's attention that goes to the last word of the region's
-phrase. Its colours go with the square root, for what is injected is several times what is not. As in
-`helpers.figures`, functions return a Figure, and panels that are compared share their limits.
+phrase. Its colours go with the square root, for what is injected is several times what is not. Panels that are
+compared share their limits.
 """
 
 from collections.abc import Mapping
-from copy import copy
 
 import numpy as np
 import torch
@@ -16,14 +15,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from helpers import overlay
 from helpers.conditions import Layout
-from helpers.figures import METHOD, window_of
-from helpers.trace import Record, Trace
+from helpers.figures import overlay
+from helpers.figures.style import METHOD, OTHER
+from helpers.figures.traces import windows_of
+from helpers.sampling.trace import Record, Trace
 
 MAPS = "attention."  # how the names of the maps begin
-NO_METHODS = ("cfg", "attention", "steps")
-INJECTION = "#d55e00"
 
 
 def layers_of(record: Record) -> dict[str, list[str]]:
@@ -34,7 +32,9 @@ def layers_of(record: Record) -> dict[str, list[str]]:
     """
     grids = {name: maps.shape[-2:] for name, maps in record.maps.items() if name.startswith(MAPS)}
     if not grids:
-        raise ValueError("the trace has no attention: sample it with helpers.guidance.watch.Watch last in the list")
+        raise ValueError(
+            "the trace has no attention: put helpers.sampling.attention_maps.AttentionMaps into the guidance list"
+        )
     sizes = sorted(set(grids.values()))
     first = sizes[:2][-1]
     means = {
@@ -64,28 +64,6 @@ def inside(maps: np.ndarray, layout: Layout) -> np.ndarray:
 def scale(top: float) -> PowerNorm:
     """From attention in [0, top] to colours."""
     return PowerNorm(0.5, 0, top)
-
-
-def windows_of(trace: Trace) -> dict[str, tuple[float, float]]:
-    """Where each method of a run acts, as `figures.window_of` has it; iLGD's injection is one of its own."""
-    methods = {name: own for name, own in trace.settings.items() if name not in NO_METHODS and own.get("weight") != 0}
-    ilgd = trace.settings.get("ilgd", {})
-    if ilgd.get("injection"):
-        methods["injection"] = {"window": ilgd["injection_window"]}
-    apart = copy(trace)
-    apart.settings = methods
-    windows = {name: window_of(apart, name) for name in methods}
-    return {name: (first, last) for name, (first, last) in windows.items() if first < last}
-
-
-def energies_of(trace: Trace, record: Record) -> dict[str, np.ndarray]:
-    """What each method that has an energy minimises, method -> (S,), NaN where it does not act."""
-    steps = np.arange(len(trace.timesteps))
-    return {
-        name: np.where((first < steps) & (steps < last), record.curves[name], np.nan)
-        for name, (first, last) in windows_of(trace).items()
-        if name in record.curves
-    }
 
 
 def attention_grid(
@@ -156,7 +134,7 @@ def overlap_plot(trace: Trace, title: str, image: int = 0) -> Figure:
         raise ValueError(f"the strength rule {rule['rule']!r} has no eta sigma_t: give a trace of raw or exploding")
     nu, eta = ilgd["injection"], ilgd["weight"] * rule["scale"]
     curves = {
-        "injection": (nu * np.log1p(ratio), rf"injection, $\nu_t$ ($\nu$ = {nu:g})", INJECTION),
+        "injection": (nu * np.log1p(ratio), rf"injection, $\nu_t$ ($\nu$ = {nu:g})", OTHER),
         "ilgd": (eta * sigmas[rule["rule"]], rf"loss, $\eta\,\sigma_t$ ($\eta$ = {eta:g})", METHOD),
     }
     grids = sorted({maps[0].shape for maps in (attention_of(record, layer)[0] for layer in layers_of(record))})[::-1]
