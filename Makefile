@@ -1,6 +1,7 @@
 # make repro   set up, fetch the trained models, bring every result up to date, run the quickstart live
 # make test    set up, then lint and all tests          make lab     JupyterLab
 # make bench   speed and memory                         make train MODEL=mini-sd   train one of the models again
+# make shell   a shell in which dvc, papermill and jupyter are on the path
 
 VENV := .venv
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 export MALLOC_MMAP_THRESHOLD_ := 8589934592
 
-.PHONY: setup weights repro test lab bench train
+.PHONY: setup weights repro test lab bench train shell
 
 setup:
 	@if cat requirements.txt pyproject.toml | cmp -s - $(VENV)/installed.txt; then \
@@ -32,45 +33,39 @@ weights: setup
 	@echo "models and data: from the store in .dvc/store"
 	@dvc pull --quiet --allow-missing
 
-# What the lock already proves is not recomputed. A changed stage whose inputs are not on this machine makes the first
-# repro stop; then they are recomputed, too, but only for the experiments that changed.
 repro: weights
-ifdef FORCE
-	@python -m helpers.estimate
-	dvc repro --force
-else
-	dvc repro --allow-missing || { \
-		for part in $$(python -c "from helpers.report import REPORTS; print(*REPORTS)"); do \
-			dvc repro --allow-missing report_$$part || dvc repro report_$$part || exit 1; \
-		done; \
-		dvc repro --allow-missing; }
-endif
+	@python -m helpers.pipeline.repro $(if $(FORCE),--force)
 	@mkdir -p $(QUICKSTART)
-	papermill --no-progress-bar -k python3 -p profile quick -p out $(QUICKSTART) notebooks/00_quickstart.ipynb $(QUICKSTART)/00_quickstart.ipynb
+	@echo "four layouts, sampled live on this machine"
+	@papermill --no-progress-bar -k python3 -p profile quick -p out $(QUICKSTART) notebooks/start/quickstart.ipynb $(QUICKSTART)/quickstart.ipynb
 	@echo; echo "every result is up to date: figures/ (numbers in figures/metrics.json)"
 	@echo "made live on this machine:  $(QUICKSTART)/quickstart.png"
-	@echo "the executed notebook:      $(QUICKSTART)/00_quickstart.ipynb"
+	@echo "the executed notebook:      $(QUICKSTART)/quickstart.ipynb"
 
 test: weights
 	@ruff check .
 	@ruff format --check .
-	@python -m pytest
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+shell: setup
+	@echo "dvc, papermill and jupyter are on the path of this shell; exit leaves it"
+	@$${SHELL:-sh}
 
 lab: weights
 	@python -m ipykernel install --sys-prefix --name guidance-lab --display-name "Python (guidance lab)"
 	jupyter lab notebooks
 
 bench: weights
-	python -m pytest benchmarks --benchmark-enable --benchmark-only -s
+	python -m pytest speed --benchmark-enable --benchmark-only -s
 
 # Checkpoints lie in checkpoints/, outside the stage's outs, so an interrupted run goes on where it stopped. START names
 # a folder of trained weights to begin with where there are none (mini-sd, the one that takes hours).
-NAME = train_$(subst -,_,$(MODEL))
+NAME = $(subst -,_,$(MODEL))
 train: weights
-	@test -f notebooks/$(NAME).ipynb || { \
-		echo "say MODEL=one of: $(subst _,-,$(patsubst notebooks/train_%.ipynb,%,$(wildcard notebooks/train_*.ipynb)))"; exit 1; }
+	@test -f notebooks/train/$(NAME).ipynb || { \
+		echo "say MODEL=one of: $(subst _,-,$(patsubst notebooks/train/%.ipynb,%,$(wildcard notebooks/train/*.ipynb)))"; exit 1; }
 	@mkdir -p executed
-	papermill --no-progress-bar -k python3 -p profile $(or $(PROFILE),quick) $(if $(START),-p start $(START)) notebooks/$(NAME).ipynb executed/$(NAME).ipynb
-	cp executed/$(NAME).ipynb models/$(MODEL)/training.ipynb
-	dvc commit --force $(NAME)
+	papermill --no-progress-bar -k python3 -p profile $(or $(PROFILE),quick) $(if $(START),-p start $(START)) notebooks/train/$(NAME).ipynb executed/train_$(NAME).ipynb
+	cp executed/train_$(NAME).ipynb models/$(MODEL)/training.ipynb
+	dvc commit --force train_$(NAME)
 	@echo "new weights in models/$(MODEL): run dvc push, then commit dvc.lock and .dvc/store"

@@ -1,50 +1,68 @@
-"""params.yaml as frozen, validated data. Notebooks, stages and tests read it here and nowhere else.
+"""params.yaml as frozen, validated data: the loader, and the types that all experiments share.
 
-`load("smoke")` returns the file with one profile chosen; unknown names and values out of range are refused with the
-name, the value and the cure.
+    params = load(Experiment, "smoke")     # the schema of an experiment is its own: helpers/experiments/<name>.py
+    case = params.case("full")
+
+Unknown names, repeated keys and values out of range are refused with the name, the value and the cure. A case may say
+`like: full` and state only what differs.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from helpers.paths import ROOT
 
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-T = TypeVar("T")
+PATH = ROOT / "params.yaml"
+NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 
 
-class _Block(BaseModel):
+def _guides(name: str) -> str:
+    if Path(name).name.startswith("judge"):
+        raise ValueError(f"{name!r} scores the results, so it must not steer them: name another model")
+    return name
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1e6)]
+Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1e6)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Name = Annotated[str, Field(strict=True, pattern=NAME)]  # of cases and methods: safe as the name of a folder
+Guide = Annotated[
+    str, Field(strict=True, min_length=1), AfterValidator(_guides)
+]  # a model in models/, a folder, a Hub id
+Images = Literal["headline", "ablation", "subset", "curve"]
+
+
+class Block(BaseModel):
+    """A part of params.yaml."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RunBlock(_Block):
-    """profile: the block of `profiles` in use."""
-
-    profile: str
-
-
-class Profile(_Block):
+class Profile(Block):
     """How much work: solver steps, images at a time, and how many benchmark cases each kind of case gets.
 
     The first `showcase` images of a case are traced, all in its first batch. perception: held-out scenes on which the
-    models that guide are measured.
+    models that guide are measured. quality: pictures to which the head of clip_iqa is fitted.
     """
 
-    steps: int = Field(ge=2, le=1000)
-    batch: Count
-    headline: int = Field(ge=1, le=200)
-    ablation: int = Field(ge=1, le=200)
-    subset: int = Field(ge=1, le=128)
-    curve: int = Field(ge=1, le=80)
-    sweep: int = Field(ge=1, le=64)
-    showcase: int = Field(ge=1, le=8)
-    perception: int = Field(ge=8, le=1000)
+    steps: Annotated[int, Field(strict=True, ge=2, le=1000)]
+    batch: Annotated[int, Field(strict=True, ge=1, le=1024)]
+    headline: Annotated[int, Field(strict=True, ge=1, le=200)]
+    ablation: Annotated[int, Field(strict=True, ge=1, le=200)]
+    subset: Annotated[int, Field(strict=True, ge=1, le=128)]
+    curve: Annotated[int, Field(strict=True, ge=1, le=80)]
+    sweep: Annotated[int, Field(strict=True, ge=1, le=64)]
+    showcase: Annotated[int, Field(strict=True, ge=1, le=8)]
+    perception: Annotated[int, Field(strict=True, ge=8, le=1000)]
+    quality: Annotated[int, Field(strict=True, ge=40, le=4000)]
 
     @model_validator(mode="after")
     def _one_batch(self):
@@ -53,361 +71,182 @@ class Profile(_Block):
         return self
 
 
-class Sampling(_Block):
+class Sampling(Block):
     """backbone: a name, folder or Hub id that `load_backbone` takes. cfg_scale: 1 is the plain prompt."""
 
-    backbone: str
-    cfg_scale: float = Field(ge=0)
+    backbone: str = Field(strict=True, min_length=1)
+    cfg_scale: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=100)]
 
 
-class StrengthBlock(_Block):
-    """rule: a name in helpers.guidance.strength.STRENGTHS. clip: largest rms of an update, null for none."""
-
-    rule: Literal["raw", "exploding", "unit", "polyak", "matched"]
-    scale: Weight
-    clip: Positive | None
-
-
-class RecurrenceBlock(_Block):
-    """times: how often a guided step is done. window: the first fraction of the steps, for which that holds. noise: is
-    there new noise in between, or does each update move x_t itself."""
-
-    times: Count
-    window: float = Field(ge=0, le=1)
-    noise: bool = True
-
-
-class Case(_Block):
+class Case(Block):
     """A named set of values. images: which count of the profile applies. baseline: the case it is compared with."""
 
-    images: Literal["headline", "ablation", "subset"]
-    baseline: str = "none"
+    images: Images
+    baseline: Name = "none"
 
 
-class LayoutCase(Case):
-    """layout: what of the benchmark's layout is used; null is the unguided baseline.
+class Stated(Block):
+    """A method by its name, and those of its settings that are not its defaults, or (`paper`) its paper's values; the
+    method itself checks them, see `helpers.experiments.methods`."""
 
-    weight: lambda_DGA (paper 25). coverage_weight, size_weight, distance_weight: of the three losses (reconstructed,
-    paper 1 each). window: the fraction of the steps that is guided (paper 0.7).
-    """
+    model_config = ConfigDict(frozen=True, extra="allow")
+    method: Name
+    paper: bool = False
 
-    layout: Literal["boxes", "masks"] | None
-    weight: Weight | None = None
-    coverage_weight: Weight | None = None
-    size_weight: Weight | None = None
-    distance_weight: Weight | None = None
-    window: float | None = Field(None, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _complete(self):
-        own = ("weight", "coverage_weight", "size_weight", "distance_weight", "window")
-        missing = [name for name in own if getattr(self, name) is None]
-        if self.layout and missing:
-            raise ValueError(f"a case with a layout also states {', '.join(missing)}")
-        if not self.layout and len(missing) < len(own):
-            raise ValueError("a case without a layout is not guided: leave out its weights and window")
-        return self
-
-
-class ConceptCase(Case):
-    """split, caption: which benchmark cases, in which words (`load_captioned`).
-
-    weight: lambda_DCA (paper 60), null for an unguided case. attribute_weight, relation_weight: of the two losses
-    (reconstructed, paper 1 each). presence_weight: of the third (ours). concept, relation: how their texts are
-    embedded, see `helpers.guidance.dca`. window: as for layouts. relation_window: the same for that loss alone. tries:
-    how often a picture is drawn at most, from other noise, until each loss named in `accept` is as low as stated there.
-    """
-
-    split: Literal["test", "many"] = "test"
-    caption: Literal["short", "long", "shuffled"] = "long"
-    weight: Weight | None = None
-    attribute_weight: Weight = 1.0
-    relation_weight: Weight = 1.0
-    presence_weight: Weight = 0.0
-    concept: Literal["phrase", "parts"] = "phrase"
-    relation: Literal["stated", "turned"] = "turned"
-    relation_window: float = Field(1.0, ge=0, le=1)
-    window: float = Field(0.7, ge=0, le=1)
-    tries: Count = 1
-    accept: dict[Literal["attribute", "relation", "presence"], Positive] = {}
-
-    @model_validator(mode="after")
-    def _accepts(self):
-        if (self.tries > 1) != bool(self.accept):
-            raise ValueError(
-                f"tries {self.tries} and accept {self.accept} do not fit: state which losses a picture is accepted "
-                "for and more than one try, or neither"
-            )
-        return self
-
-
-class DragCase(Case):
-    """source: drags of rendered scenes, or of pictures that mini-sd drew.
-
-    weight: lambda_DMA (paper 90), null for the inversion alone. displacement_weight, appearance_weight,
-    semantic_weight: of the three losses (reconstructed, paper 1 each). field: the reference flow, see
-    `helpers.guidance.dma`. window: as for layouts. mask_grow, mask_shift: an error put into the click segmenter's
-    masks, in pixels (shrunk where negative). flow_error: one put into the estimated flow, root mean square in pixels.
-    """
-
-    source: Literal["rendered", "drawn"] = "rendered"
-    weight: Weight | None = None
-    displacement_weight: Weight = 1.0
-    appearance_weight: Weight = 1.0
-    semantic_weight: Weight = 0.1
-    field: Literal["rigid", "decaying"] = "rigid"
-    window: float = Field(0.7, ge=0, le=1)
-    mask_grow: int = Field(0, ge=-8, le=8)
-    mask_shift: tuple[int, int] = (0, 0)
-    flow_error: Weight = 0.0
-
-
-class CombinationCase(Case):
-    """modules: which methods, each as in the case `full` of its own experiment; "source" draws the inverted source.
-
-    weights: "tuned" keeps each method's strength and recurrence; "paper" adds the losses with the weights 60, 25 and 90
-    as they are and does every step once.
-    """
-
-    images: Literal["curve"] = "curve"
-    modules: tuple[Literal["text", "layout", "drag", "source"], ...]
-    weights: Literal["tuned", "paper"] = "tuned"
-
-
-def _known(stated: Mapping[str, T], name: str, kind: str) -> T:
-    if name not in stated:
-        raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(stated)}")
-    return stated[name]
-
-
-class Experiment(_Block):
-    """run: which cases the pipeline runs."""
-
-    run: tuple[str, ...]
-    cases: dict[str, Case]
-
-    @model_validator(mode="after")
-    def _names_exist(self):
-        for name in self.run:
-            baseline = self.case(name).baseline
-            if baseline not in self.run:
-                raise ValueError(f"the case {name!r} is compared with {baseline!r}, which run lacks: add it")
-        return self
-
-    def case(self, name: str) -> Case:
-        """A case of the experiment; ValueError naming the known ones."""
-        return _known(self.cases, name, "case")
-
-
-class LayoutSweep(_Block):
-    """Values of strength.scale that are tried on the dev split, with everything else as in `case`."""
-
-    scales: tuple[Weight, ...] = Field(min_length=1)
-    case: LayoutCase
-
-
-class DGABlock(Experiment):
-    """guide: folder in models/ of the segmenter that steers. recurrence: which guided steps are repeated."""
-
-    guide: str
-    recurrence: RecurrenceBlock
-    strength: StrengthBlock
-    sweep: LayoutSweep
-    cases: dict[str, LayoutCase]
-
-
-class DCABlock(Experiment):
-    """guide, detector: folders in models/ of the CLIP that steers and of the segmenter behind the detector."""
-
-    guide: str
-    detector: str
-    recurrence: RecurrenceBlock
-    strength: StrengthBlock
-    cases: dict[str, ConceptCase]
-
-
-class DMABlock(Experiment):
-    """flow, clicks, features: folders in models/ of RAFT, of the click segmenter and of the dense features."""
-
-    flow: str
-    clicks: str
-    features: str
-    recurrence: RecurrenceBlock
-    strength: StrengthBlock
-    cases: dict[str, DragCase]
-
-
-Option = int | float | str | tuple[float, float]
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra)
 
 
 class MethodCase(Case):
-    """method: a name in helpers.experiments.layout.METHODS. options: arguments of that method which are not its own
-    defaults; a window is [start, stop]. images: every method is drawn on the same ones."""
+    """A case that names a method and states settings of it beside its own; without a method it is unguided.
 
-    images: Literal["headline"]
-    method: str
-    options: dict[str, Option] = {}
-
-
-class LayoutBlock(Experiment):
-    """search: per case the options that are tried instead of its own on the dev split, as many for each; the best by
-    box IoU draws <case>_tuned. tuned: which of these the pipeline runs.
+    paper: the other settings are the paper's values, not the method's defaults. beside: a second method that acts in
+    the same run.
     """
 
-    tuned: tuple[str, ...]
-    cases: dict[str, MethodCase]
-    search: dict[str, tuple[dict[str, Option], ...]]
+    model_config = ConfigDict(frozen=True, extra="allow")
+    method: Name | None = None
+    paper: bool = False
+    beside: Stated | None = None
 
     @model_validator(mode="after")
-    def _fair(self):
-        lost = next((name for name in self.tuned if name not in self.search), None)
-        if lost:
-            raise ValueError(f"{lost!r} shall be tuned, but nothing is searched for it: state its options")
-        for name, tried in self.search.items():
-            self.case(name)
-            if len(tried) != len(next(iter(self.search.values()))):
-                raise ValueError(f"the search tries {len(tried)} options of {name!r}: every method gets as many")
+    def _unguided_has_no_settings(self):
+        if self.method is None and (self.model_extra or self.beside or self.paper):
+            stated = ", ".join([*self.model_extra, *(name for name in ("beside", "paper") if getattr(self, name))])
+            raise ValueError(f"a case without a method is unguided: leave out {stated}, or name the method")
         return self
-
-
-class Ablation(_Block):
-    """Every combination of the values of `grid`, on the first test cases; a key is an option of the method, or one of
-    method, split, layout and size. options: what stays fixed."""
-
-    grid: dict[str, tuple[Option, ...]] = Field(min_length=1)
-    options: dict[str, Option] = {}
-
-
-class IlgdBlock(_Block):
-    """run: which ablations the pipeline draws."""
-
-    run: tuple[str, ...]
-    ablations: dict[str, Ablation]
-
-    @model_validator(mode="after")
-    def _names_exist(self):
-        for name in self.run:
-            self.ablation(name)
-        return self
-
-    def ablation(self, name: str) -> Ablation:
-        """An ablation; ValueError naming the known ones."""
-        return _known(self.ablations, name, "ablation")
-
-
-class Curve(_Block):
-    """One knob of one module turned through `values`, everything else as in the case `full` of its experiment.
-
-    knob: see `helpers.experiments.robustness`.
-    """
-
-    module: Literal["layout", "text", "drag"]
-    knob: Literal["guide", "mask", "layout_noise", "layout_missing", "window", "strength", "seed"]
-    values: tuple[float, ...] = Field(min_length=2)
-
-
-class RobustnessBlock(_Block):
-    """run: which curves the pipeline draws."""
-
-    run: tuple[str, ...]
-    curves: dict[str, Curve]
-
-    @model_validator(mode="after")
-    def _names_exist(self):
-        for name in self.run:
-            self.curve(name)
-        return self
-
-    def curve(self, name: str) -> Curve:
-        """A curve; ValueError naming the known ones."""
-        return _known(self.curves, name, "curve")
-
-
-class CombinationsBlock(Experiment):
-    cases: dict[str, CombinationCase]
-
-
-class Phase(_Block):
-    steps: Count
-    lr: Positive
-    kl_weight: Weight
-    scale_weight: Weight
-
-
-class AutoencoderRun(_Block):
-    batch: Count
-    phases: tuple[Phase, Phase]
-
-
-class SingleRun(_Block):
-    """bank: scenes that are encoded beforehand (mini-sd only)."""
-
-    batch: Count
-    steps: Count
-    lr: Positive
-    bank: Count | None = None
-
-
-class StagedRun(_Block):
-    """Runs that follow one another: steps of each."""
-
-    batch: Count
-    steps: tuple[Count, ...]
-
-
-class Training(_Block):
-    """Per model and profile, how long and how it is trained."""
-
-    autoencoder: dict[str, AutoencoderRun]
-    text: dict[str, SingleRun]
-    mini_sd: dict[str, SingleRun]
-    guide_segmenter: dict[str, StagedRun]
-    judge: dict[str, StagedRun]
-    clip: dict[str, StagedRun]
-    judge_clip: dict[str, StagedRun]
-    raft: dict[str, StagedRun]
-    sam: dict[str, StagedRun]
-    dino: dict[str, StagedRun]
-
-
-class Params(_Block):
-    run: RunBlock
-    profiles: dict[str, Profile]
-    sampling: Sampling
-    dga: DGABlock
-    dca: DCABlock
-    dma: DMABlock
-    combinations: CombinationsBlock
-    robustness: RobustnessBlock
-    layout: LayoutBlock
-    ilgd: IlgdBlock
-    training: Training
-
-    @model_validator(mode="after")
-    def _profile_exists(self):
-        self.choose_profile(self.run.profile)
-        return self
-
-    def choose_profile(self, name: str) -> "Params":
-        """The same parameters with another profile; ValueError naming the known ones."""
-        if name not in self.profiles:
-            raise ValueError(f"unknown profile {name!r}: use one of {', '.join(self.profiles)}")
-        return self.model_copy(update={"run": self.run.model_copy(update={"profile": name})})
 
     @property
-    def profile(self) -> Profile:
-        return self.profiles[self.run.profile]
+    def methods(self) -> list[Stated]:
+        """What acts: no, one or two methods."""
+        own = [] if self.method is None else [Stated(method=self.method, paper=self.paper, **self.model_extra)]
+        return own + ([self.beside] if self.beside else [])
+
+    def stating(self, **settings: Any) -> "MethodCase":
+        """The same case with other settings of its method."""
+        return type(self).model_validate(self.model_dump() | settings)
+
+
+C = TypeVar("C", bound=Case)
+
+
+class Experiment(Block):
+    """A block of params.yaml with named cases. block: its name there. benchmark: whose items are drawn, a file of
+    helpers/benchmarks."""
+
+    block: ClassVar[str]
+    benchmark: Name
+    cases: dict[Name, Case]
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        for name, case in self.cases.items():
+            if case.baseline not in self.cases:
+                raise ValueError(f"the case {name!r} is compared with {case.baseline!r}, which is no case: add it")
+        return self
+
+
+E = TypeVar("E", bound=Block)
+
+
+@dataclass(frozen=True)
+class Params(Generic[E]):
+    """What one stage reads: how much work, how everything is sampled, and one experiment's block. name: the profile."""
+
+    name: str
+    profile: Profile
+    sampling: Sampling
+    experiment: E
+
+    def case(self, name: str) -> Any:
+        """A case of the experiment; ValueError naming the known ones."""
+        return known(self.experiment.cases, name, "case")
 
     def count(self, case: Case) -> int:
         """How many benchmark cases a case is run on."""
         return getattr(self.profile, case.images)
 
 
-def load(profile: str | None = None, path: Path = ROOT / "params.yaml") -> Params:
-    """Read and check params.yaml; `profile` None keeps the one that the file names. ValueError says what to change."""
+def load(kind: type[E] | None = None, profile: str | None = None, path: Path = PATH) -> Params[E]:
+    """The block of an experiment (`kind.block`), None for none, under a profile, None for the one that the file names.
+
+    ValueError names the entry, its value and the cure.
+    """
+    data = read(path)
+    name = profile or known(known(data, "run", "block"), "profile", "entry of run")
+    return Params(
+        name,
+        section(("profiles", name), Profile, data, path),
+        section(("sampling",), Sampling, data, path),
+        section((kind.block,), kind, data, path) if kind else None,
+    )
+
+
+def section(place: tuple[str, ...], kind: type[E], data: Mapping | None = None, path: Path = PATH) -> E:
+    """One block of the file, checked: section(("training", "clip", "smoke"), Plan)."""
+    found = read(path) if data is None else data
+    for n, key in enumerate(place):
+        found = known(found, key, "profile" if place[0] == "profiles" and n else "block")
     try:
-        params = Params.model_validate(yaml.safe_load(path.read_text()))
+        return kind.model_validate(found)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, (*place, *e['loc'])))}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()
+        ]
         raise ValueError(f"{path.name} is not valid; correct these entries:\n" + "\n".join(lines)) from None
-    return params if profile is None else params.choose_profile(profile)
+
+
+def known(stated: Mapping[str, Any], name: str, kind: str) -> Any:
+    """stated[name]; ValueError naming what there is."""
+    if not isinstance(stated, Mapping):
+        raise ValueError(f"there is no {kind} {name!r} in {stated!r:.40}: state it as `{name}: ...`")
+    if name not in stated:
+        raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(map(str, stated))}")
+    return stated[name]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is stated twice, where YAML would let the last one win."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a name", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is stated twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read(path: Path = PATH) -> dict[str, Any]:
+    """The file as plain data, every `like` resolved. ValueError for what is no such file."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `git checkout {path.name}`") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path.name} holds {data!r:.40}, no blocks: run `git checkout {path.name}`")
+    return {name: _resolved(block, name) for name, block in data.items()}
+
+
+def _resolved(block: Any, name: str) -> Any:
+    if not isinstance(block, dict) or not isinstance(block.get("cases"), dict):
+        return block
+    cases = block["cases"]
+
+    def full(case: str, seen: tuple[str, ...] = ()) -> Any:
+        own = cases[case]
+        if not isinstance(own, dict) or "like" not in own:
+            return own
+        other = own["like"]
+        if other not in list(cases) or other in (*seen, case):
+            raise ValueError(f"{name}.cases.{case}.like: {other!r} is no other case; use one of {', '.join(cases)}")
+        return full(other, (*seen, case)) | {key: value for key, value in own.items() if key != "like"}
+
+    return block | {"cases": {case: full(case) for case in cases}}

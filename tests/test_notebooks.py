@@ -1,16 +1,16 @@
 """How every notebook looks on disk; nbval runs them."""
 
 import ast
+import tomllib
 
 import nbformat
 import pytest
 
 from helpers.paths import ROOT
 
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATHS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 ALLOWED = {
     "sources",
-    "curve",
     "case",
     "profile",
     "seed",
@@ -20,7 +20,7 @@ ALLOWED = {
 }  # names of parameters that a notebook may have
 
 
-@pytest.fixture(params=PATHS, ids=[p.stem for p in PATHS])
+@pytest.fixture(params=PATHS, ids=[p.relative_to(ROOT / "notebooks").as_posix() for p in PATHS])
 def notebook(request):
     return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
 
@@ -31,6 +31,16 @@ def code(notebook):
 
 def tags(cell):
     return cell.metadata.get("tags", [])
+
+
+def test_every_notebook_is_run():
+    """By a stage, in tests/pipeline/test_dag.py, or by nbval."""
+    paths = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    stages = (ROOT / "dvc.yaml").read_text()
+    for path in PATHS:
+        name = path.relative_to(ROOT).as_posix()
+        by_stage = name in stages and "/train/" not in name  # which are frozen
+        assert by_stage != any(name.startswith(place) for place in paths), f"{name}: once, by a stage or by pytest"
 
 
 def test_there_are_notebooks():
@@ -74,9 +84,11 @@ def test_skeleton(notebook):
         assert heading in whole, heading
 
 
-def test_the_folder_is_checked_before_any_work(notebook):
+def test_parameters_are_checked_before_any_work(notebook):
     cells = code(notebook)
     at = next(k for k, cell in enumerate(cells) if "parameters" in tags(cell))
+    lines = cells[at + 1].source.splitlines()
+    assert lines[0] == "check_parameters()"
     if "out: str" in cells[at].source:
-        assert cells[at + 1].source.startswith("folder = output(out")
+        assert lines[1].startswith("folder = output(out")
         assert not any("out" in cell.source.split() for cell in cells[at + 2 :]), "out is used only through folder"

@@ -2,48 +2,77 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
+from helpers import params
+from helpers.benchmarks.base import Item
 from helpers.experiments import dca, dga, dma
 from helpers.experiments.sources import Sources
-from helpers.guidance import CFG, Guidance, Raw, Recurrence
-from helpers.miniature.combined import Case as Scene
-from helpers.params import CombinationCase, Params
-from helpers.paths import weights
+from helpers.guidance.cfg import CFG
+from helpers.params import Case, Params
 from helpers.perception.segmenter import Segmenter
+from helpers.sampling.hooks import Guidance, Recurrence
+from helpers.sampling.strength import Raw
+
+
+class CombinationCase(Case):
+    """modules: which methods, each as in the case `full` of its own experiment; "source" draws the inverted source.
+
+    weights: "tuned" keeps each method's strength and recurrence; "paper" adds the losses with the weights 60, 25 and 90
+    as they are and does every step once.
+    """
+
+    images: Literal["curve"] = "curve"
+    modules: tuple[Literal["text", "layout", "drag", "source"], ...]
+    weights: Literal["tuned", "paper"] = "tuned"
+
+
+class Experiment(params.Experiment):
+    block: ClassVar[str] = "combinations"
+    cases: dict[params.Name, CombinationCase]
+
+
+def sourced(case: CombinationCase) -> bool:
+    """Are the pictures made of an inverted source?"""
+    return bool({"drag", "source"} & set(case.modules))
 
 
 @dataclass
-class Nets:
-    """What the three modules look through."""
+class Modules:
+    """What the three modules are set by, and what they look through."""
 
+    text: Params[dca.Experiment]
+    layout: Params[dga.Experiment]
+    drag: Params[dma.Experiment]
     concepts: dca.Nets
     segmenter: Segmenter
     motion: dma.Nets
 
 
-def load_nets(params: Params, device="cpu", sources: Sources | None = None) -> Nets:
+def load_modules(profile: str, device="cpu", sources: Sources | None = None) -> Modules:
     """sources: the inverted ones; without, every run inverts its own."""
-    segmenter = Segmenter.load(weights(params.dga.guide), device)
-    return Nets(dca.load_nets(params, device), segmenter, replace(dma.load_nets(params, device), sources=sources))
+    text, layout, drag = (params.load(of.Experiment, profile) for of in (dca, dga, dma))
+    motion = replace(dma.load_nets(drag, device), sources=sources)
+    segmenter = Segmenter.load(layout.experiment.guide, device)
+    return Modules(text, layout, drag, dca.load_nets(text, device), segmenter, motion)
 
 
-def guidance_of(params: Params, case: CombinationCase, scenes: Sequence[Scene], nets: Nets) -> list[Guidance]:
+def guidance_of(case: CombinationCase, scenes: Sequence[Item], modules: Modules) -> list[Guidance]:
     """The modules of a case, each as in the case `full` of its own experiment; sources are inverted, thus without CFG.
 
     With the weights of the paper there is one rule for all, and so one gradient: the weighted sum as it is, each step
     done once, and the text has no loss that the paper has not.
     """
-    text = params.dca.case("full" if case.weights == "tuned" else "attributes_relations")
+    said = "full" if case.weights == "tuned" else "attributes_relations"
     described, drags = [scene.scene for scene in scenes], [scene.drag for scene in scenes]
+    text, layout, drag = modules.text, modules.layout, modules.drag
     made = {
-        "text": dca.guidance_of(params, text, described, nets.concepts)[1:],
-        "layout": dga.guidance_of(params, params.dga.case("full"), described, nets.segmenter)[1:],
-        "drag": dma.guidance_of(params, params.dma.case("full"), drags, nets.motion),
-        "source": dma.guidance_of(params, params.dma.case("none"), drags, nets.motion),
+        "text": lambda: dca.guidance_of(text, text.case(said), described, modules.concepts)[1:],
+        "layout": lambda: dga.guidance_of(layout, layout.case("full"), described, modules.segmenter)[1:],
+        "drag": lambda: dma.guidance_of(drag, drag.case("full"), drags, modules.motion),
+        "source": lambda: dma.guidance_of(drag, drag.case("none"), drags, modules.motion),
     }
-    chosen = [method for module in case.modules for method in made[module]]
+    chosen = [method for module in case.modules for method in made[module]()]
     if case.weights == "paper":
-        for method in chosen:
-            method.strength, method.recurrence = Raw(), Recurrence()
-    inverted = {"drag", "source"} & set(case.modules)
-    return chosen if inverted else [CFG(params.sampling.cfg_scale), *chosen]
+        chosen = [replace(method, strength=Raw(group="dadg"), recurrence=Recurrence()) for method in chosen]
+    return chosen if sourced(case) else [CFG(text.sampling.cfg_scale), *chosen]

@@ -1,41 +1,58 @@
 """The experiment `dga`: layouts, by dense geometry alignment."""
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
+from helpers import params
+from helpers.benchmarks.base import LayoutItem
 from helpers.conditions import Layout
-from helpers.experiments.settings import recurrence, strength
-from helpers.guidance import CFG, Guidance, Window
+from helpers.experiments import methods
+from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA
-from helpers.miniature.benchmark import Case as Scene
-from helpers.params import LayoutCase, Params
+from helpers.params import Block, Guide, MethodCase, Params, Weight
+from helpers.sampling.hooks import Guidance, Window
 
 KEEP = {"boxes": Layout.boxes_only, "masks": Layout.masks_only}
 
 
-def guidance_of(params: Params, case: LayoutCase, scenes: Sequence[Scene], segmenter) -> list[Guidance]:
-    """The guidance of a case: CFG, and DGA on the scenes' layouts unless the case is unguided."""
-    cfg = CFG(params.sampling.cfg_scale)
-    if case.layout is None:
-        return [cfg]
-    return [cfg, guidance_on(params, case, [KEEP[case.layout](scene.layout) for scene in scenes], segmenter)]
+class LayoutCase(MethodCase):
+    """layout: what of the benchmark's layout is used."""
+
+    layout: Literal["boxes", "masks"] = "boxes"
 
 
-def guidance_on(params: Params, case: LayoutCase, layouts: Sequence[Layout], segmenter) -> DGA:
-    """DGA as a case sets it, on any layouts."""
-    return DGA(
-        segmenter,
-        layouts,
-        weight=case.weight,
-        coverage_weight=case.coverage_weight,
-        size_weight=case.size_weight,
-        distance_weight=case.distance_weight,
-        window=Window(0.0, case.window),
-        strength=strength(params.dga.strength),
-        recurrence=recurrence(params.dga.recurrence),
-    )
+class Sweep(Block):
+    """Strengths that are tried on the dev split, with everything else as in `case`."""
+
+    scales: Annotated[tuple[Weight, ...], Field(min_length=1)]
+    case: str = "full"
 
 
-def watching(params: Params, case: LayoutCase, scenes: Sequence[Scene], segmenter) -> list[Guidance]:
+class Experiment(params.Experiment):
+    """guide: the segmenter whose gradient steers."""
+
+    block: ClassVar[str] = "dga"
+    guide: Guide
+    sweep: Sweep
+    cases: dict[params.Name, LayoutCase]
+
+    @model_validator(mode="after")
+    def _sweeps_a_case(self):
+        params.known(self.cases, self.sweep.case, "case")
+        return self
+
+
+def guidance_of(
+    params: Params[Experiment], case: LayoutCase, scenes: Sequence[LayoutItem], segmenter
+) -> list[Guidance]:
+    """The guidance of a case on the scenes' layouts."""
+    layouts = [KEEP[case.layout](scene.layout) for scene in scenes]
+    return methods.guidance(case, params.sampling.cfg_scale, layouts=layouts, segmenter=segmenter)
+
+
+def watching(params: Params[Experiment], case: LayoutCase, scenes: Sequence[LayoutItem], segmenter) -> list[Guidance]:
     """The baseline as the guide sees it: DGA with an empty window never acts, but a Trace records masks and losses."""
-    layouts = [KEEP[case.layout or "boxes"](scene.layout) for scene in scenes]
-    return [CFG(params.sampling.cfg_scale), DGA(segmenter, layouts, window=Window(0.0, 0.0))]
+    layouts = [KEEP[case.layout](scene.layout) for scene in scenes]
+    return [CFG(params.sampling.cfg_scale), DGA(layouts=layouts, segmenter=segmenter, window=Window(0.0, 0.0))]

@@ -2,18 +2,44 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from helpers.experiments.settings import recurrence, strength
+from pydantic import Field
+
+from helpers import params
+from helpers.benchmarks.base import DragItem
+from helpers.experiments import methods
 from helpers.experiments.sources import Sources
-from helpers.guidance import Guidance, Window
-from helpers.guidance.dma import DMA, FIELDS
-from helpers.miniature.drags import Case as Drag
-from helpers.params import DragCase, Params
-from helpers.paths import weights
+from helpers.guidance.dma import DMA
+from helpers.params import Guide, MethodCase, Params, Weight, Whole
 from helpers.perception.clicks import ClickSegmenter
 from helpers.perception.disturbed import DisturbedClicks, DisturbedFlow
 from helpers.perception.features import Features
 from helpers.perception.flow import Flow
+from helpers.sampling.hooks import Guidance, Window
+
+Grown = Annotated[int, Field(strict=True, ge=-8, le=8)]
+
+
+class DragCase(MethodCase):
+    """source: drags of rendered scenes, or of pictures that mini-sd drew. mask_grow, mask_shift: an error put into the
+    click segmenter's masks, in pixels (shrunk where negative). flow_error: one put into the estimated flow, root mean
+    square in pixels. Without a method the inverted source is drawn again."""
+
+    source: Literal["rendered", "drawn"] = "rendered"
+    mask_grow: Grown = 0
+    mask_shift: tuple[Whole, Whole] = (0, 0)
+    flow_error: Weight = 0.0
+
+
+class Experiment(params.Experiment):
+    """flow, clicks, features: RAFT, the click segmenter and the dense features."""
+
+    block: ClassVar[str] = "dma"
+    flow: Guide
+    clicks: Guide
+    features: Guide
+    cases: dict[params.Name, DragCase]
 
 
 @dataclass
@@ -26,35 +52,25 @@ class Nets:
     sources: Sources | None = None
 
 
-def load_nets(params: Params, device="cpu") -> Nets:
-    block = params.dma
+def load_nets(params: Params[Experiment], device="cpu") -> Nets:
+    block = params.experiment
     return Nets(
-        Flow.load(weights(block.flow), device),
-        ClickSegmenter.load(weights(block.clicks), device),
-        Features.load(weights(block.features), device),
+        Flow.load(block.flow, device), ClickSegmenter.load(block.clicks, device), Features.load(block.features, device)
     )
 
 
-def guidance_of(params: Params, case: DragCase, drags: Sequence[Drag], nets: Nets) -> list[Guidance]:
+def guidance_of(params: Params[Experiment], case: DragCase, drags: Sequence[DragItem], nets: Nets) -> list[Guidance]:
     """The guidance of a case: DMA, without CFG, as the sources are inverted.
 
-    Without a weight it starts from the inverted latents and watches: nothing acts and no background is kept.
+    Without a method it starts from the inverted latents and watches: nothing acts and no background is kept.
     """
-    acts = float(case.weight is not None)
-    dma = DMA(
-        DisturbedFlow(nets.flow, case.flow_error) if case.flow_error else nets.flow,
-        DisturbedClicks(nets.clicks, case.mask_grow, case.mask_shift),
-        nets.features,
-        [drag.drag for drag in drags],
-        nets.sources and nets.sources.of(drags),
-        weight=1.0 if case.weight is None else case.weight,
-        displacement_weight=case.displacement_weight,
-        appearance_weight=case.appearance_weight,
-        semantic_weight=case.semantic_weight,
-        field=FIELDS[case.field],
-        blend=Window(0.0, acts),
-        window=Window(0.0, acts * case.window),
-        strength=strength(params.dma.strength),
-        recurrence=recurrence(params.dma.recurrence),
-    )
-    return [dma]
+    given = {
+        "flow": DisturbedFlow(nets.flow, case.flow_error) if case.flow_error else nets.flow,
+        "clicks": DisturbedClicks(nets.clicks, case.mask_grow, case.mask_shift),
+        "features": nets.features,
+        "drags": [drag.drag for drag in drags],
+        "trajectory": nets.sources and nets.sources.of(drags),
+    }
+    if case.method is None:
+        return [DMA(**given, blend=Window(0.0, 0.0), window=Window(0.0, 0.0))]
+    return [methods.make(stated, given) for stated in case.methods]

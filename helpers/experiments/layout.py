@@ -1,169 +1,77 @@
 """The experiment `layout`: every method that places objects, on the same layouts (boxes) and seeds."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from inspect import Parameter, signature
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from helpers.backbones import Backbone
-from helpers.experiments import dga
-from helpers.experiments.settings import recurrence
-from helpers.guidance import CFG, STRENGTHS, Guidance, Recurrence, Window
-from helpers.guidance.attend_excite import AttendExcite
-from helpers.guidance.boxdiff import BoxDiff
-from helpers.guidance.composable import Composable
-from helpers.guidance.densediffusion import DenseDiffusion
-from helpers.guidance.directed import Directed
-from helpers.guidance.ilgd import ILGD
-from helpers.guidance.layout_guidance import LayoutGuidance
-from helpers.guidance.multidiffusion import MultiDiffusion
-from helpers.guidance.watch import Watch
-from helpers.miniature.benchmark import Case as Scene
-from helpers.params import MethodCase, Option, Params
-from helpers.paths import RESULTS, weights
-from helpers.perception.scene_graph import parse
-from helpers.perception.segmenter import Segmenter
+from pydantic import Field, model_validator
+
+from helpers import params
+from helpers.benchmarks.base import LayoutItem
+from helpers.experiments import methods
+from helpers.params import Guide, MethodCase, Name, Params
+from helpers.paths import RESULTS
+from helpers.sampling.attention_maps import AttentionMaps
+from helpers.sampling.hooks import Guidance
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What every method is made of: params, the scenes' layouts, the segmenter of DGA."""
+class LayoutCase(MethodCase):
+    """images: every method is drawn on the same ones."""
 
-    params: Params
-    layouts: list
-    segmenter: Segmenter
-
-    @property
-    def cfg(self) -> CFG:
-        return CFG(self.params.sampling.cfg_scale)
+    images: Literal["headline"] = "headline"
 
 
-def none(asked: Asked) -> list[Guidance]:
-    """The prompt alone."""
-    return [asked.cfg]
+class Experiment(params.Experiment):
+    """guide: the segmenter of the methods that look at the picture. search: per case the settings that are tried on the
+    dev split instead of its own, as many for each; the best by box IoU draws <case>_tuned."""
+
+    block: ClassVar[str] = "layout"
+    guide: Guide
+    cases: dict[Name, LayoutCase]
+    search: dict[Name, Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]]
+
+    @model_validator(mode="after")
+    def _fair(self):
+        for name, tried in self.search.items():
+            params.known(self.cases, name, "case")
+            if len(tried) != len(next(iter(self.search.values()))):
+                raise ValueError(f"the search tries {len(tried)} settings of {name!r}: every method gets as many")
+            for settings in tried:
+                self.cases[name].stating(**settings)
+        return self
 
 
-def on_layouts(kind: type[Guidance]) -> Callable:
-    """A method of attention beside classifier-free guidance."""
-
-    def make(asked: Asked, **options) -> list[Guidance]:
-        return [asked.cfg, kind(asked.layouts, **options)]
-
-    make.__signature__ = signature(kind)
-    return make
-
-
-def geometry(asked: Asked, scale: float | None = None, times: int | None = None) -> list[Guidance]:
-    """DGA as in the case `full` of its own experiment. scale, times: other than its strength and repeats there."""
-    block = asked.params.dga
-    case, steps = block.case("full"), recurrence(block.recurrence)
-    method = dga.guidance_on(asked.params, case, asked.layouts, asked.segmenter)
-    method.strength = method.strength if scale is None else replace(method.strength, scale=scale)
-    method.recurrence = steps if times is None else Recurrence(times, steps.window, steps.noise)
-    return [asked.cfg, method]
-
-
-def both(asked: Asked, scale: float | None = None, times: int | None = None, **options) -> list[Guidance]:
-    """iLGD and DGA: attention says where from the first steps on, the segmenter how exactly. options: of iLGD."""
-    return [*geometry(asked, scale, times), ILGD(asked.layouts, **options)]
-
-
-def regions(asked: Asked, **options) -> list[Guidance]:
-    """A prompt of its own for every region, the whole one for the rest: under a place alone mini-sd draws nothing."""
-    texts = [[*said, layout.prompt] for said, layout in zip(concepts_of(asked.layouts), asked.layouts, strict=True)]
-    return [MultiDiffusion(asked.layouts, texts, **{"cfg_scale": asked.cfg.cfg_scale} | options)]
-
-
-def concepts(asked: Asked, **options) -> list[Guidance]:
-    """Every object, at its place, is a concept."""
-    return [Composable(concepts_of(asked.layouts), **{"scale": asked.cfg.cfg_scale} | options)]
-
-
-def concepts_of(layouts: Sequence) -> list[list[str]]:
-    """Per layout a prompt for every region: "a red car in the snow"."""
-    return [
-        [
-            f"{'an' if region.phrase[0] in 'aeiou' else 'a'} {region.phrase} {parse(layout.prompt).place or ''}".strip()
-            for region in layout.regions
-        ]
-        for layout in layouts
-    ]
-
-
-METHODS: dict[str, Callable] = {
-    "none": none,
-    "dga": geometry,
-    "ilgd": on_layouts(ILGD),
-    "attend_excite": on_layouts(AttendExcite),
-    "boxdiff": on_layouts(BoxDiff),
-    "layout_guidance": on_layouts(LayoutGuidance),
-    "densediffusion": on_layouts(DenseDiffusion),
-    "multidiffusion": regions,
-    "composable": concepts,
-    "directed": on_layouts(Directed),
-    "ilgd_dga": both,
-}
-OWN = {"multidiffusion": MultiDiffusion, "composable": Composable, "ilgd_dga": ILGD}  # whose options a method passes on
+def every_case(experiment: Experiment, data: Mapping[str, Any]) -> Iterator[tuple[str, MethodCase]]:
+    """The cases, and those that the search tries, each with its place."""
+    yield from ((f"cases.{name}", case) for name, case in experiment.cases.items())
+    for name, tried in experiment.search.items():
+        for k, settings in enumerate(tried):
+            yield f"search.{name}[{k}]", experiment.cases[name].stating(**settings)
 
 
 def guidance_of(
-    params: Params, method: str, options: Mapping[str, Option], scenes: Sequence[Scene], segmenter, masks: bool = False
+    params: Params, case: MethodCase, scenes: Sequence[LayoutItem], segmenter, masks: bool = False
 ) -> list[Guidance]:
-    """The guidance of a method with some options; ValueError for a name or an option that does not exist."""
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
-    known = _options(method)
-    wrong = next((name for name in options if name not in known), None)
-    if wrong:
-        raise ValueError(f"{method!r} has no option {wrong!r}: use one of {', '.join(known)}")
+    """The guidance of a case on the scenes' layouts, boxes or masks."""
     layouts = [scene.layout.masks_only() if masks else scene.layout.boxes_only() for scene in scenes]
-    return METHODS[method](Asked(params, layouts, segmenter), **{k: _value(k, v) for k, v in options.items()})
+    return methods.guidance(case, params.sampling.cfg_scale, layouts=layouts, segmenter=segmenter)
 
 
-def _options(method: str) -> list[str]:
-    """What can be set of a method: everything that does not come from the scenes."""
-    made = [METHODS[method], *filter(None, [OWN.get(method)])]
-    parameters = [parameter for kind in made for parameter in signature(kind).parameters.values()]
-    given = ("asked", "layouts", "prompts")
-    return [p.name for p in parameters if p.kind is not Parameter.VAR_KEYWORD and p.name not in given]
+def watching(make: Callable) -> Callable:
+    """The methods that `make` makes of some scenes, with their attention in the Trace."""
+
+    def with_maps(scenes: Sequence[LayoutItem]) -> list[Guidance]:
+        return [*make(scenes), AttentionMaps(layouts=[scene.layout.boxes_only() for scene in scenes])]
+
+    return with_maps
 
 
-def _value(name: str, value: Option):
-    if name.endswith("window"):
-        return Window(*value)
-    if name == "strength":  # such as "raw", or "unit 0.2"
-        rule, _, scale = value.partition(" ")
-        if rule not in STRENGTHS:
-            raise ValueError(f"unknown strength rule {rule!r} in {value!r}: use one of {', '.join(STRENGTHS)}")
-        return STRENGTHS[rule](float(scale or 1))
-    return value
-
-
-def watching(methods: Callable) -> Callable:
-    """`methods` with their attention in the Trace."""
-
-    def with_watch(scenes: Sequence[Scene]) -> list[Guidance]:
-        return [*methods(scenes), Watch([scene.layout.boxes_only() for scene in scenes])]
-
-    return with_watch
-
-
-def chosen(params: Params, name: str) -> tuple[str, dict[str, Option]]:
-    """Method and options of a case of the experiment, or of "<case>_tuned": what the search found best."""
-    if name.endswith("_tuned"):
-        return tuned(name.removesuffix("_tuned"))
-    case: MethodCase = params.layout.case(name)
-    return case.method, dict(case.options)
-
-
-def tuned(case: str) -> tuple[str, dict[str, Option]]:
-    """What the search found best for a case; FileNotFoundError says how to search."""
+def chosen(params: Params[Experiment], name: str) -> LayoutCase:
+    """A case of the experiment, or "<case>_tuned": with the settings that the search found best."""
+    if not name.endswith("_tuned"):
+        return params.case(name)
+    case = name.removesuffix("_tuned")
     path = RESULTS / "layout" / "search" / case / "best.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: run `dvc repro search_layout`")
-    found = json.loads(path.read_text())
-    return found["method"], found["options"]
-
-
-def load_segmenter(params: Params, backbone: Backbone) -> Segmenter:
-    return Segmenter.load(weights(params.dga.guide), backbone.device)
+        raise FileNotFoundError(f"{path} is not there: run `dvc repro search_layout@{case}`")
+    return params.case(case).stating(**json.loads(path.read_text()))

@@ -4,30 +4,44 @@ A `Setup` is all that a run is made of; a knob is a function (setup, value) -> s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from helpers.backbones import Backbone
+from helpers import params
+from helpers.backbones.backbone import Backbone
+from helpers.benchmarks.base import load_benchmark
 from helpers.conditions import Layout
 from helpers.experiments import dca, dga, dma
 from helpers.experiments.sources import invert_sources
-from helpers.guidance import Guidance
-from helpers.miniature.benchmark import load_captioned
-from helpers.miniature.drags import load_drags
-from helpers.params import Case, Curve, Params
-from helpers.paths import weights
+from helpers.params import Block, Case, Name, Number, Params
 from helpers.perception.disturbed import DisturbedDetector, DisturbedSegmenter
 from helpers.perception.segmenter import Segmenter
+from helpers.sampling.hooks import EnergyGuidance, Guidance
 
-EXPERIMENT = {"layout": dga, "text": dca, "drag": dma}
-BLOCK = {"layout": "dga", "text": "dca", "drag": "dma"}
+EXPERIMENTS = {"layout": dga, "text": dca, "drag": dma}
 SMALLEST = 0.1  # side of a disturbed box, in sides of the picture
+
+
+class Curve(Block):
+    """One knob of one module turned through `values`, everything else as in the case `full` of its experiment."""
+
+    module: Literal["layout", "text", "drag"]
+    knob: Literal["guide", "mask", "layout_noise", "layout_missing", "window", "strength", "seed"]
+    values: Annotated[tuple[Number, ...], Field(min_length=2)]
+
+
+class Experiment(Block):
+    block: ClassVar[str] = "robustness"
+    cases: dict[Name, Curve]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """scenes: what is scored; asked: what the guide is told, the same cases unless a knob changed them."""
+    """scenes: what is scored; asked: what the guide is told, the same cases unless a knob changed them. strength: times
+    that of every method."""
 
     module: str
     params: Params
@@ -35,33 +49,42 @@ class Setup:
     scenes: tuple
     asked: tuple
     nets: object
+    strength: float = field(default=1.0)
 
     def guidance_of(self, part: Sequence) -> list[Guidance]:
         """The guidance of some of the scenes."""
         place = {scene.id: scene for scene in self.asked}
         asked = [place[scene.id] for scene in part]
-        return EXPERIMENT[self.module].guidance_of(self.params, self.case, asked, self.nets)
+        made = EXPERIMENTS[self.module].guidance_of(self.params, self.case, asked, self.nets)
+        return [_stronger(method, self.strength) for method in made]
 
 
-def setup(params: Params, curve: Curve, backbone: Backbone) -> Setup:
+def _stronger(method: Guidance, factor: float) -> Guidance:
+    if not isinstance(method, EnergyGuidance):
+        return method
+    return replace(method, strength=replace(method.strength, scale=factor * method.strength.scale))
+
+
+def setup(profile: str, curve: Curve, backbone: Backbone) -> Setup:
     """The module as in the case `full` of its experiment, on the first test cases; sources are inverted here, once."""
-    n, device = params.profile.curve, backbone.device
+    module = EXPERIMENTS[curve.module]
+    own, device = params.load(module.Experiment, profile), backbone.device
     load = {
-        "layout": lambda: (load_captioned("test", "short"), Segmenter.load(weights(params.dga.guide), device)),
-        "text": lambda: (load_captioned("test", "long"), dca.load_nets(params, device)),
-        "drag": lambda: (load_drags("test"), dma.load_nets(params, device)),
+        "layout": lambda: Segmenter.load(own.experiment.guide, device),
+        "text": lambda: dca.load_nets(own, device),
+        "drag": lambda: dma.load_nets(own, device),
     }
-    scenes, nets = load[curve.module]()
-    scenes = scenes[:n]
+    nets = load[curve.module]()
+    words = {"caption": "long"} if curve.module == "text" else {}
+    scenes = load_benchmark(own.experiment.benchmark).items("test", **words)[: own.profile.curve]
     if curve.module == "drag":
-        nets = replace(nets, sources=invert_sources(params, backbone, scenes))
-    case = getattr(params, BLOCK[curve.module]).case("full")
-    return Setup(curve.module, params, case, scenes, scenes, nets)
+        nets = replace(nets, sources=invert_sources(own, backbone, scenes))
+    return Setup(curve.module, own, own.case("full"), scenes, scenes, nets)
 
 
 def unguided(run: Setup) -> Setup:
     """The baseline: as in the case `none` of the module's experiment."""
-    return replace(run, case=getattr(run.params, BLOCK[run.module]).case("none"))
+    return replace(run, case=run.params.case("none"))
 
 
 def with_guide(run: Setup, error: float) -> Setup:
@@ -109,15 +132,12 @@ def with_layout_missing(run: Setup, share: float) -> Setup:
 
 def with_window(run: Setup, share: float) -> Setup:
     """The first `share` of the steps is guided."""
-    return replace(run, case=run.case.model_copy(update={"window": share}))
+    return replace(run, case=run.case.stating(window={"start": 0.0, "stop": share}))
 
 
 def with_strength(run: Setup, factor: float) -> Setup:
     """The strength times `factor`."""
-    name = BLOCK[run.module]
-    block = getattr(run.params, name)
-    strength = block.strength.model_copy(update={"scale": factor * block.strength.scale})
-    return replace(run, params=run.params.model_copy(update={name: block.model_copy(update={"strength": strength})}))
+    return replace(run, strength=factor)
 
 
 def with_seed(run: Setup, number: float) -> Setup:

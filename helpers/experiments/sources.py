@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers.backbones import Backbone, load_backbone
+from helpers.backbones.backbone import Backbone
+from helpers.backbones.load import load_backbone
+from helpers.benchmarks.base import DragItem
+from helpers.benchmarks.miniature_combined import load_combined
 from helpers.files import writing
-from helpers.inversion import Trajectory, invert
-from helpers.miniature.combined import load_combined
-from helpers.miniature.drags import Case as Drag
 from helpers.params import Params, load
 from helpers.paths import RESULTS
+from helpers.sampling.inversion import Trajectory, invert
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Sources:
     trajectory: Trajectory
     ids: tuple[str, ...]
 
-    def of(self, drags: Sequence[Drag]) -> Trajectory:
+    def of(self, drags: Sequence[DragItem]) -> Trajectory:
         """The trajectories of some of the drags; ValueError when one was not inverted."""
         missing = [drag.id for drag in drags if drag.id not in self.ids]
         if missing:
@@ -48,7 +49,7 @@ class Sources:
             return cls(Trajectory(**arrays), tuple(stored["ids"].tolist()))
 
 
-def invert_sources(params: Params, backbone: Backbone, drags: Sequence[Drag]) -> Sources:
+def invert_sources(params: Params, backbone: Backbone, drags: Sequence[DragItem]) -> Sources:
     """Invert the drags' sources for the profile's number of steps."""
     images = torch.stack([drag.drag.image() for drag in drags])
     trajectory = invert(backbone, images, [drag.prompt for drag in drags], params.profile.steps)

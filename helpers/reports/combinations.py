@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from helpers import figures
-from helpers.miniature.combined import load_combined
+from helpers.benchmarks.miniature_combined import load_combined
+from helpers.experiments.combinations import Experiment
+from helpers.figures.combinations import cosines_plot, cost_plot
+from helpers.figures.grids import combination_grid
+from helpers.figures.table import ablation_table
 from helpers.params import Params, load
-from helpers.paths import RESULTS
-from helpers.reports.common import experiment_metrics, publish, real, table
-from helpers.score import load_score
-from helpers.summary import plain
-from helpers.trace import Trace
+from helpers.pipeline.score import load_score
+from helpers.pipeline.summary import plain
+from helpers.reports.common import experiment_metrics, publish, real, rows_of, showcase, table
 
-COMBINATIONS = RESULTS / "combinations"
 OWNED = {"attribute_acc": "text", "relation_acc": "text", "box_iou": "layout", "center_dist": "drag", "drag_md": "drag"}
 TABLED = (*OWNED, "clip_score", "background_psnr", "kernel_distance")
 ALL = ("text", "layout", "drag")
@@ -27,8 +27,9 @@ def write(folder: Path, params: Params, reference) -> dict:
 
     diff_text, diff_layout, diff_drag: what a case differs by from that module alone, where it has it and others.
     """
-    chosen = {case: params.combinations.case(case) for case in params.combinations.run}
-    scored = {case: load_score(COMBINATIONS / "score" / case) for case in chosen}
+    chosen = params.experiment.cases
+    folders = rows_of("combinations", chosen)
+    scored = {case: load_score(folder) for case, folder in folders.items()}
     scenes = dict.fromkeys(scored, [case.scene for case in load_combined("test")])
     alone = {
         f"diff_{module}": {
@@ -39,22 +40,22 @@ def write(folder: Path, params: Params, reference) -> dict:
     baselines = {"diff": {case: c.baseline for case, c in chosen.items()}, **alone}
     metrics = experiment_metrics(scored, scenes, baselines, reference)
     table(plain(metrics), list(baselines)).to_csv(folder / "combinations.csv", index=False)
-    traces = {case: Trace.load(COMBINATIONS / "sample" / case / "trace") for case in chosen}
+    traces = {case: showcase(folder) for case, folder in folders.items()}
     tuned = {case: traces[case] for case, c in chosen.items() if c.weights == "tuned"}
     title = f"{params.sampling.backbone}, {params.profile.steps} DDIM steps; CFG only where no source is inverted"
     pictures = {
-        "combinations_cases": figures.combination_grid(
+        "combinations_cases": combination_grid(
             tuned, load_combined("test"), {case: scored[case].rows for case in tuned}, title
         ),
-        "combinations_matrix": figures.ablation_table(
+        "combinations_matrix": ablation_table(
             metrics,
             list(OWNED),
             "differences to the metric's own module alone",
             {m: f"diff_{o}" for m, o in OWNED.items()},
         ),
-        "combinations_table": figures.ablation_table(metrics, TABLED, title),
-        "combinations_gradients": figures.cosines_plot(tuned, title),
-        "combinations_cost": figures.cost_plot(
+        "combinations_table": ablation_table(metrics, TABLED, title),
+        "combinations_gradients": cosines_plot(tuned, title),
+        "combinations_cost": cost_plot(
             metrics, {case: len(set(c.modules) & set(ALL)) for case, c in chosen.items()}, title
         ),
     }
@@ -64,4 +65,4 @@ def write(folder: Path, params: Params, reference) -> dict:
 
 
 if __name__ == "__main__":
-    publish("combinations", lambda folder: write(folder, load(), real()))
+    publish("combinations", lambda folder: write(folder, load(Experiment), real()))

@@ -2,47 +2,71 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from helpers import figures
-from helpers.files import writing
-from helpers.metrics.judge import Judge
-from helpers.miniature.benchmark import Case
+from helpers.benchmarks.base import Item
+from helpers.figures.style import use_style
+from helpers.files import remove_folder, writing
+from helpers.judges.loading import load_judge
 from helpers.params import Params
-from helpers.paths import FIGURES, RESULTS, weights
-from helpers.score import Scored, reference_features
-from helpers.summary import Evaluated, evaluate, plain
+from helpers.paths import FIGURES, RESULTS
+from helpers.pipeline.score import Scored, reference_features
+from helpers.pipeline.summary import Evaluated, evaluate, plain
+from helpers.sampling.trace import Trace
 
 
 def publish(name: str, write: Callable[[Path], dict]) -> None:
-    """Pictures and tables to figures/, what `write` returns to results/<name>/metrics.json.
+    """Pictures and tables to figures/, what `write` returns to results/metrics/<name>.json.
 
     All of it is made in a new folder first, so that an error leaves the old figures as they were.
     """
-    figures.use_style()
+    use_style()
     FIGURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".figures.{name}.", dir=FIGURES.parent) as folder:
         numbers = json.dumps(plain(write(Path(folder))), indent=1) + "\n"
         for path in sorted(Path(folder).iterdir()):
             path.replace(FIGURES / path.name)
             print(f"figures/{path.name}")
-    with writing(RESULTS / name / "metrics.json") as file:
+    with writing(RESULTS / "metrics" / f"{name}.json") as file:
         file.write(numbers)
+
+
+def rows_of(experiment: str, cases: Iterable[str]) -> dict[str, Path]:
+    """case -> the folder results/<experiment>/score/<case>. FileNotFoundError names the cases that have none: a report
+    is of all or is not made. Folders of cases that are no more are deleted; ValueError if one holds
+    anything else."""
+    place, cases = RESULTS / experiment / "score", list(cases)
+    missing = [case for case in cases if not (place / case).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"the report of {experiment!r} needs every case of params.yaml, but {place} has no rows of "
+            f"{', '.join(missing)}: run `dvc repro report_{experiment}`, or `dvc pull` what was computed elsewhere"
+        )
+    for folder in place.iterdir():
+        if folder.is_dir() and folder.name not in cases:
+            remove_folder(folder)
+            print(f"{folder.name} is no case of {experiment!r} any more: its rows are deleted")
+    return {case: place / case for case in cases}
+
+
+def showcase(folder: Path) -> Trace:
+    """The Trace of the first images of a case: finals and curves of all, frames and maps of one (`whole`)."""
+    return Trace.load(folder / "showcase")
 
 
 def real() -> torch.Tensor:
     """The judge's features of real scenes, with which distances compare."""
-    return reference_features(Judge.from_pretrained(weights("judge")).eval())
+    return reference_features(load_judge("judge"))
 
 
 def experiment_metrics(
     scored: Mapping[str, Scored],
-    scenes: Mapping[str, Sequence[Case]],
+    scenes: Mapping[str, Sequence[Item]],
     baselines: Mapping[str, Mapping[str, str]],
     reference,
 ) -> dict:

@@ -4,18 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import figures
-from helpers.again_figures import again_grid, budget_plot
-from helpers.drawn import load as load_drawn
-from helpers.miniature.benchmark import load_captioned
+from helpers.benchmarks.miniature import load_captioned
+from helpers.experiments.dca import Experiment
+from helpers.figures.best_of import best_of_grid, budget_plot
+from helpers.figures.grids import prompt_grid
+from helpers.figures.plots import cases_plot, objects_plot
+from helpers.figures.table import ablation_table
 from helpers.params import Params, load
-from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, publish, real, table
-from helpers.score import Scored, load_score
-from helpers.summary import plain
-from helpers.trace import Trace
+from helpers.pipeline.score import Scored, load_score
+from helpers.pipeline.summary import plain
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, table
 
-DCA = RESULTS / "dca"
 PLOTTED = ("attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects", "kernel_distance")
 AGAIN = {"unguided": ("none", "none_again", "none_best"), "guided": ("full", "full_again", "full_best")}  # more tries
 BOUGHT = ("attribute_acc", "relation_acc", "clip_score")
@@ -24,20 +23,21 @@ TABLED = ("attribute_acc", "relation_acc", "recall", "color_acc", "clip_score", 
 
 def by_objects(params: Params, scored: dict[str, Scored], scenes: dict) -> pd.DataFrame:
     """A line per image of the cases with every term and of their baselines: how many objects, which caption."""
-    rows, baselines = [], {params.dca.case(case).baseline for case in scored}
+    rows, baselines = [], {params.case(case).baseline for case in scored}
     for case, found in scored.items():
-        chosen = params.dca.case(case)
+        chosen = params.case(case)
         if case in baselines or chosen.baseline != "none" or case == "full":
             known = {scene.id: len(scene.things) for scene in scenes[case]}
-            label = {"guidance": "none" if chosen.weight is None else "full", "caption": chosen.caption}
+            label = {"guidance": "none" if chosen.method is None else "full", "caption": chosen.caption}
             rows += [{**label, "case": case, "objects": known[row["id"]], **row} for row in found.rows]
     return pd.DataFrame(rows)
 
 
 def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics."""
-    scored = {case: load_score(DCA / "score" / case) for case in params.dca.run}
-    chosen = {case: params.dca.case(case) for case in scored}
+    chosen = params.experiment.cases
+    folders = rows_of("dca", chosen)
+    scored = {case: load_score(folder) for case, folder in folders.items()}
     scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
     same = {case for case, c in chosen.items() if (c.split, c.caption) == ("test", "long")}
     ours = {case: "attributes_relations" if case in same else c.baseline for case, c in chosen.items()}
@@ -56,18 +56,19 @@ def write(folder: Path, params: Params, reference) -> dict:
     means.round(4).to_csv(folder / "dca_by_objects.csv", index=False)
     headline = [case for case in scored if chosen[case].images == "headline" and chosen[case].tries == 1]
     pairs = {label: cases[:2] for label, cases in lines.items() if len(cases) > 1}
-    traces = {case: Trace.load(DCA / "sample" / case / "trace") for case in headline}
+    traces = {case: showcase(folders[case]) for case in headline}
     title = about(params)
     pictures = {
-        "dca_cases": figures.prompt_grid(traces, {case: scored[case].rows for case in headline}, title),
-        "dca_metrics": figures.cases_plot(metrics, PLOTTED, title),
-        "dca_table": figures.ablation_table(metrics, TABLED, title),
-        "dca_objects": figures.objects_plot(images, ("attribute_acc", "relation_acc", "recall"), title),
+        "dca_cases": prompt_grid(traces, {case: scored[case].rows for case in headline}, title),
+        "dca_metrics": cases_plot(metrics, PLOTTED, title),
+        "dca_table": ablation_table(metrics, TABLED, title),
+        "dca_objects": objects_plot(images, ("attribute_acc", "relation_acc", "recall"), title),
     }
     if pairs:
-        drawn = {label: tuple(load_drawn(DCA / "sample" / case) for case in pair) for label, pair in pairs.items()}
-        rows = {label: tuple(scored[case].rows for case in pair) for label, pair in pairs.items()}
-        pictures["dca_again"] = again_grid(drawn, rows, scenes["none"], title)
+        tries = {
+            label: tuple((scored[case].pictures, scored[case].rows) for case in pair) for label, pair in pairs.items()
+        }
+        pictures["dca_again"] = best_of_grid(tries, [scene.prompt for scene in scenes["none"]], title)
         pictures["dca_budget"] = budget_plot(metrics, lines, BOUGHT, title)
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
@@ -75,4 +76,4 @@ def write(folder: Path, params: Params, reference) -> dict:
 
 
 if __name__ == "__main__":
-    publish("dca", lambda folder: write(folder, load(), real()))
+    publish("dca", lambda folder: write(folder, load(Experiment), real()))

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import figures
-from helpers.miniature.benchmark import Case, load_captioned
+from helpers.benchmarks.miniature import Case, load_captioned
+from helpers.experiments.dga import Experiment
+from helpers.figures.grids import case_grid
+from helpers.figures.plots import cases_plot, strength_plot
+from helpers.figures.strips import steps_strip
+from helpers.figures.table import ablation_table
 from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, publish, real, strengths, table
-from helpers.score import Scored, load_score
-from helpers.summary import plain
-from helpers.trace import Trace
+from helpers.pipeline.score import Scored, load_score, whole
+from helpers.pipeline.summary import plain
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, strengths, table
+from helpers.sampling.trace import Trace
 
 DGA = RESULTS / "dga"
 BASELINES = {"diff": "none", "diff_coverage": "coverage"}  # the second: what the further terms add to coverage
@@ -32,32 +36,32 @@ def by_objects(scored: dict[str, Scored], scenes: Sequence[Case]) -> pd.DataFram
 def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics."""
     scenes = load_captioned("test", "short")
-    scored = {case: load_score(DGA / "score" / case) for case in params.dga.run}
+    folders = rows_of("dga", params.experiment.cases)
+    scored = {case: load_score(folder) for case, folder in folders.items()}
     baselines = {key: dict.fromkeys(scored, case) for key, case in BASELINES.items()}
     metrics = experiment_metrics(scored, dict.fromkeys(scored, scenes), baselines, reference)
     sweep = json.loads((DGA / "sweep" / "strength.json").read_text())
     table(plain(metrics), list(BASELINES)).to_csv(folder / "dga.csv", index=False)
     by_objects(scored, scenes).round(4).to_csv(folder / "dga_by_objects.csv", index=False)
     strengths(sweep).to_csv(folder / "dga_strength.csv", index=False)
-    draw(folder, params, metrics, sweep, scored)
+    traces = {case: showcase(folders[case]) for case, c in params.experiment.cases.items() if c.images == "headline"}
+    draw(folder, params, metrics, sweep, scored, traces)
     return metrics
 
 
-def draw(folder: Path, params: Params, metrics: dict, sweep: dict, scored: dict[str, Scored]) -> None:
-    headline = [case for case in scored if params.dga.case(case).images == "headline"]
-    traces = {case: Trace.load(DGA / "sample" / case / "trace") for case in headline}
-    rows = {case: scored[case].rows for case in headline}
+def draw(folder: Path, params: Params, metrics: dict, sweep: dict, scored: dict, traces: dict[str, Trace]) -> None:
+    rows = {case: scored[case].rows for case in traces}
     title = about(params)
     pictures = {
-        "dga_cases": figures.case_grid(traces, rows, title),
-        "dga_steps": figures.steps_strip(traces["none"], traces["full"], ("none", "full"), title),
-        "dga_metrics": figures.cases_plot(metrics, PLOTTED, title),
-        "dga_table": figures.ablation_table(metrics, TABLED, title),
-        "dga_strength": figures.strength_plot(sweep, "box_iou", title + ", dev split"),
+        "dga_cases": case_grid(traces, rows, title),
+        "dga_steps": steps_strip(traces["none"], traces["full"], ("none", "full"), title, whole(traces["none"])),
+        "dga_metrics": cases_plot(metrics, PLOTTED, title),
+        "dga_table": ablation_table(metrics, TABLED, title),
+        "dga_strength": strength_plot(sweep, "box_iou", title + ", dev split"),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
 
 
 if __name__ == "__main__":
-    publish("dga", lambda folder: write(folder, load(), real()))
+    publish("dga", lambda folder: write(folder, load(Experiment), real()))

@@ -5,19 +5,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import attention_figures, layout_figures
+from helpers.experiments.ilgd import Experiment
+from helpers.figures.attention import overlap_plot
+from helpers.figures.layout import points_plot
 from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, publish
-from helpers.summary import plain
-from helpers.trace import Trace
+from helpers.pipeline.score import whole
+from helpers.pipeline.summary import plain
+from helpers.reports.common import about, publish, rows_of, showcase
 
 PLOTTED = ("box_iou", "recall", "contrast", "saturation", "kernel_distance")
 
 
 def write(folder: Path, params: Params) -> dict:
     """Tables and pictures into `folder`; returns ablation -> point -> metric -> entry."""
-    metrics = {name: json.loads((RESULTS / "ilgd" / name / "points.json").read_text()) for name in params.ilgd.run}
+    folders = rows_of("ilgd", params.experiment.cases)
+    metrics = {name: json.loads((folder / "points.json").read_text()) for name, folder in folders.items()}
     rows = [
         {"ablation": ablation, "point": point, "metric": name, **{key: entry[key] for key in ("mean", "lo", "hi", "n")}}
         | {f"diff_{key}": bound for key, bound in entry["diff"].items()}
@@ -27,10 +30,10 @@ def write(folder: Path, params: Params) -> dict:
     ]
     pd.DataFrame(rows).to_csv(folder / "ilgd.csv", index=False)
     title = about(params)
-    trace = Trace.load(RESULTS / "layout" / "sample" / "ilgd" / "trace")
+    trace = showcase(RESULTS / "layout" / "score" / "ilgd")
     pictures = {
-        "ilgd": layout_figures.points_plot(metrics, PLOTTED, title),
-        "ilgd_overlap": attention_figures.overlap_plot(trace, title),
+        "ilgd": points_plot(metrics, PLOTTED, title),
+        "ilgd_overlap": overlap_plot(trace, title, whole(trace)),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
@@ -38,4 +41,4 @@ def write(folder: Path, params: Params) -> dict:
 
 
 if __name__ == "__main__":
-    publish("ilgd", lambda folder: write(folder, load()))
+    publish("ilgd", lambda folder: write(folder, load(Experiment)))

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import attention_figures, figures, layout_figures
+from helpers.benchmarks.base import LayoutItem
+from helpers.benchmarks.miniature import load_captioned
+from helpers.experiments.layout import Experiment
+from helpers.figures.attention import attention_grid
+from helpers.figures.grids import case_grid
+from helpers.figures.layout import pareto_plot, search_plot, search_table
+from helpers.figures.table import ablation_table
 from helpers.metrics import stats
-from helpers.miniature.benchmark import Case, load_captioned
 from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.reports.common import about, experiment_metrics, publish, real, table
-from helpers.score import Scored, load_score
-from helpers.summary import plain
-from helpers.trace import Trace
+from helpers.pipeline.score import Scored, load_score, whole
+from helpers.pipeline.summary import plain
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, table
+from helpers.sampling.trace import Trace
 
 LAYOUT = RESULTS / "layout"
 GUIDED = ("none", "dga", "ilgd_dga")  # not by attention alone
@@ -44,7 +49,7 @@ def gain(scored: Scored, baseline: Scored, metric: str) -> dict[str, float]:
     return stats.bootstrap(lambda counts: (counts @ ours) / max(counts @ theirs, 1e-9) - 1, len(ours))
 
 
-def kinds_of(scene: Case) -> dict[str, bool | int]:
+def kinds_of(scene: LayoutItem) -> dict[str, bool | int]:
     """What a layout is like: how many objects, do boxes overlap, is one elongated."""
     boxes = np.array([region.box for region in scene.layout.regions])
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -58,7 +63,7 @@ def kinds_of(scene: Case) -> dict[str, bool | int]:
     }
 
 
-def by_kind(scored: Mapping[str, Scored], scenes: Sequence[Case]) -> pd.DataFrame:
+def by_kind(scored: Mapping[str, Scored], scenes: Sequence[LayoutItem]) -> pd.DataFrame:
     """Box IoU of every case on layouts of one kind, with its interval."""
     kinds = {scene.id: kinds_of(scene) for scene in scenes}
     rows = []
@@ -78,8 +83,8 @@ def write(folder: Path, params: Params, reference) -> dict:
     with defaults and tuned with tuned. The metric iou_gain is how much larger box IoU is than that of the best by
     attention, iou_gain_paper than that of the best of a paper.
     """
-    cases = [*params.layout.run, *(f"{case}_tuned" for case in params.layout.tuned)]
-    scored = {case: load_score(LAYOUT / "score" / case) for case in cases}
+    folders = rows_of("layout", [*params.experiment.cases, *(f"{case}_tuned" for case in params.experiment.search)])
+    scored = {case: load_score(folder) for case, folder in folders.items()}
     scenes = load_captioned("test", "short")
     best, papers = best_attention(scored), best_attention(scored, VARIANTS)
     baselines = {
@@ -92,32 +97,30 @@ def write(folder: Path, params: Params, reference) -> dict:
         metrics[case]["iou_gain"] = gain(found, scored[best], "box_iou")
         metrics[case]["iou_gain_paper"] = gain(found, scored[papers], "box_iou")
     searches = {
-        case: json.loads((LAYOUT / "search" / case / "search.json").read_text()) for case in params.layout.tuned
+        case: json.loads((LAYOUT / "search" / case / "search.json").read_text()) for case in params.experiment.search
     }
     table(plain(metrics), list(baselines)).to_csv(folder / "layout.csv", index=False)
     by_kind(scored, scenes).round(4).to_csv(folder / "layout_by_kind.csv", index=False)
-    layout_figures.search_table(searches).to_csv(folder / "layout_search.csv", index=False)
-    draw(folder, params, metrics, scored, searches)
+    search_table(searches).to_csv(folder / "layout_search.csv", index=False)
+    traces = {case: showcase(folders[case]) for case in SHOWN if case in folders}
+    draw(folder, params, metrics, scored, searches, traces)
     return metrics
 
 
-def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored], searches: dict) -> None:
-    shown = [case for case in SHOWN if case in scored]
-    traces = {case: Trace.load(LAYOUT / "sample" / case / "trace") for case in shown}
-    tuned = {case: traces[case] for case in shown if case.startswith(("none", "ilgd"))}
-    several = next((k for k, of in enumerate(traces["none"].records) if len(of.layout.regions) > 1), 0)
+def draw(folder: Path, params: Params, metrics: dict, scored: dict, searches: dict, traces: dict[str, Trace]) -> None:
+    tuned = {case: trace for case, trace in traces.items() if case.startswith(("none", "ilgd"))}
     title = about(params)
     pictures = {
-        "layout_cases": figures.case_grid(traces, {case: scored[case].rows for case in shown}, title),
-        "layout_table": figures.ablation_table(metrics, PLACED, title),
-        "layout_looks": figures.ablation_table(metrics, [name for name in LOOKS if name in metrics["none"]], title),
-        "layout_pareto": layout_figures.pareto_plot(metrics, title, by_attention),
-        "layout_search": layout_figures.search_plot(searches, title + ", dev split"),
-        "layout_attention": attention_figures.attention_grid(tuned, title, several),
+        "layout_cases": case_grid(traces, {case: scored[case].rows for case in traces}, title),
+        "layout_table": ablation_table(metrics, PLACED, title),
+        "layout_looks": ablation_table(metrics, [name for name in LOOKS if name in metrics["none"]], title),
+        "layout_pareto": pareto_plot(metrics, title, by_attention),
+        "layout_search": search_plot(searches, title + ", dev split"),
+        "layout_attention": attention_grid(tuned, title, whole(traces["none"])),
     }
     for name, picture in pictures.items():
         picture.savefig(folder / f"{name}.png", dpi=110)
 
 
 if __name__ == "__main__":
-    publish("layout", lambda folder: write(folder, load(), real()))
+    publish("layout", lambda folder: write(folder, load(Experiment), real()))

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from helpers.metrics.parsing import parser_metrics
-from helpers.metrics.quality import HEAD
+from helpers.judges.quality import HEAD
 from helpers.paths import MODELS, ROOT
 from helpers.reports import perception
 from helpers.reports.common import publish
+from helpers.training.parsing import parser_metrics
 
 
 def write(folder: Path) -> dict:

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import figures
+from helpers.experiments.robustness import Experiment
+from helpers.figures.plots import curves_plot, tradeoff_plot
 from helpers.params import Params, load
-from helpers.paths import RESULTS
-from helpers.reports.common import about, publish
-from helpers.summary import plain
+from helpers.pipeline.summary import plain
+from helpers.reports.common import about, publish, rows_of
 
-ROBUSTNESS = RESULTS / "robustness"
 METRIC = {"layout": "box_iou", "text": "relation_acc", "drag": "drag_md"}  # what a module is for
 
 
 def write(folder: Path, params: Params) -> dict:
     """Tables and pictures into `folder`; returns curve -> value ("none" is unguided) -> metric -> entry."""
-    metrics = {curve: json.loads((ROBUSTNESS / curve / "curve.json").read_text()) for curve in params.robustness.run}
-    modules = {curve: params.robustness.curve(curve).module for curve in metrics}
+    folders = rows_of("robustness", params.experiment.cases)
+    metrics = {curve: json.loads((folder / "curve.json").read_text()) for curve, folder in folders.items()}
+    modules = {curve: params.case(curve).module for curve in metrics}
     rows = [
         {"curve": curve, "module": modules[curve], "value": value, "metric": name}
         | {key: entry[key] for key in ("mean", "lo", "hi", "n")}
@@ -30,8 +30,8 @@ def write(folder: Path, params: Params) -> dict:
     pd.DataFrame(rows).to_csv(folder / "robustness.csv", index=False)
     title = about(params) + " (drags without CFG)"
     pictures = {
-        "robustness": figures.curves_plot(metrics, {curve: METRIC[m] for curve, m in modules.items()}, title),
-        "robustness_strength": figures.tradeoff_plot(
+        "robustness": curves_plot(metrics, {curve: METRIC[m] for curve, m in modules.items()}, title),
+        "robustness_strength": tradeoff_plot(
             {m: metrics[f"strength_{m}"] for m in METRIC if f"strength_{m}" in metrics}, METRIC, title
         ),
     }
@@ -41,4 +41,4 @@ def write(folder: Path, params: Params) -> dict:
 
 
 if __name__ == "__main__":
-    publish("robustness", lambda folder: write(folder, load()))
+    publish("robustness", lambda folder: write(folder, load(Experiment)))
