@@ -1,6 +1,6 @@
 """The experiments' cases draw what they drew before methods, sampling and parameters got the shape that they have.
 
-data/old_latents.npz: latents of two test cases, 6 steps, each drawn alone, by the code as it was then.
+old_latents.npz: latents of two test cases, 6 steps, each drawn alone, by the code as it was then.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from helpers.params import load
 from helpers.perception.segmenter import Segmenter
 from helpers.sampling.loop import sample
 
-OLD = np.load(Path(__file__).parents[1] / "data" / "old_latents.npz")
+OLD = np.load(Path(__file__).with_name("old_latents.npz"))
 EXPERIMENTS = {of.Experiment.block: of for of in (layout, dga, dca, dma)}
 ROUNDING = 1e-5
 # Gradients of trained guides and five evaluations per inverted step make rounding larger, on another CPU most of all.
