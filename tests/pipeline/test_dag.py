@@ -140,7 +140,7 @@ def shrink(params: dict) -> dict:
 def smoke(clone) -> str:
     """What the first run printed. It is killed in the middle, and goes on."""
     params = shrink(yaml.safe_load((clone / "params.yaml").read_text()))
-    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False).replace(": null\n", ":\n"))
     (clone / ".spy").mkdir()
     (clone / ".spy" / "sitecustomize.py").write_text(SPY.format(log=LOADED))
     (clone / ".git" / "info" / "exclude").write_text(f".spy\n{LOADED}\n")
@@ -364,13 +364,13 @@ def test_in_a_fresh_clone_one_value_re_runs_one_case(clone, smoke, tmp_path):
     fresh = tmp_path / "fresh"
     call(clone, "git", "clone", "--quiet", str(clone), str(fresh))
     call(fresh, "dvc", "pull", "--allow-missing")
-    assert not list(fresh.glob("results/*/sample")) and (fresh / "results" / "dga" / "score" / "coverage").is_dir()
+    assert not list(fresh.glob("results/*/sample/*/*")) and (fresh / "results" / "dga" / "score" / "coverage").is_dir()
     assert not ran(call(fresh, "dvc", "repro", "--allow-missing"))
     output = call(fresh, "dvc", "exp", "run", "--allow-missing", "-S", "dga.cases.coverage.weight=40")
     assert ran(output) == {"code", "sample_dga@coverage", "score_dga@coverage", "report_dga", "report"}
     changed = call(fresh, "git", "diff", "--unified=0", "params.yaml").splitlines()
     assert [line for line in changed if re.match(r"[+-] ", line)] == ["-      weight: 25.0", "+      weight: 40"]
-    assert "box_iou.coverage" in call(fresh, "dvc", "metrics", "diff")
+    assert "box_iou.coverage" in call(fresh, "dvc", "metrics", "diff", "--all")
     assert "dga.cases.coverage.weight" in call(fresh, "dvc", "exp", "show", "--only-changed", "--md")
     call(fresh, "dvc", "plots", "diff", "--out", str(tmp_path / "plots"))
     assert (tmp_path / "plots" / "index.html").exists()
