@@ -4,7 +4,8 @@ import pytest
 import single_steps
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from tiny_pipelines import clip_tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from helpers.backbones.backbone import Backbone
 from helpers.backbones.load import load_backbone, wrap
@@ -15,31 +16,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
 
 
-WORDS = "a red blue car fish ball and left of the on grass".split()
-
-
-def tiny_tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-pair format: every word of WORDS is one token, others fall into letters."""
-    letters = list("abcdefghijklmnopqrstuvwxyz.,")
-    merges = []
-    for word in WORDS:
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            merges.append((pieces[0], pieces[1]))
-            pieces[:2] = ["".join(pieces[:2])]
-    joined = [a + b for a, b in dict.fromkeys(merges)]
-    vocabulary = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *joined, "<|startoftext|>", "<|endoftext|>"])
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(vocabulary)},
-        merges=list(dict.fromkeys(merges)),
-        model_max_length=77,
-        pad_token="<|endoftext|>",
-    )
-
-
 def tiny_pipeline(prediction_type: str = "v_prediction") -> StableDiffusionPipeline:
     torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
+    tokenizer = clip_tokenizer(letters="abcdefghijklmnopqrstuvwxyz.,")
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

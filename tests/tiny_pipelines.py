@@ -35,9 +35,8 @@ WORDS = "a red blue car fish ball and left of the on grass".split()
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 
 
-def clip_tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
+def clip_tokenizer(pad: str = "<|endoftext|>", letters: str = "abcdefghijklmnopqrstuvwxyz.,!") -> CLIPTokenizer:
     """CLIP's byte-pair format: every word of WORDS is one token, others fall into letters."""
-    letters = list("abcdefghijklmnopqrstuvwxyz.,!")
     merges = []
     for word in WORDS:
         pieces = [*word[:-1], word[-1] + "</w>"]
