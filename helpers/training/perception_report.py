@@ -22,16 +22,16 @@ from helpers.training.motion import edits
 NOISE = (10, 30, 50, 70, 90)  # percent of the schedule: a render is noised to timestep 10 * percent
 
 
-def exams(device="cpu") -> dict[str, tuple[Callable, bool]]:
-    """model -> (evaluate(scenes, images) -> metrics, does it look at the scenes after an object moved?)."""
-    guide = Segmenter.load(weights("guide-segmenter"), device)
+def exams() -> dict[str, tuple[Callable, bool]]:
+    """model, on the CPU -> (evaluate(scenes, images) -> metrics, does it look at the scenes after an object moved?)."""
+    guide = Segmenter.load(weights("guide-segmenter"))
     models = {
         "guide_segmenter": (segmenter, guide, False),
         "detector": (detection, MaskDetector(guide), False),
-        "clip": (similarity, Similarity.load(weights("clip"), device), False),
-        "sam": (clicks, ClickSegmenter.load(weights("sam"), device), False),
-        "raft": (flow, Flow.load(weights("raft"), device), True),
-        "dino": (features, Features.load(weights("dino"), device), True),
+        "clip": (similarity, Similarity.load(weights("clip")), False),
+        "sam": (clicks, ClickSegmenter.load(weights("sam")), False),
+        "raft": (flow, Flow.load(weights("raft")), True),
+        "dino": (features, Features.load(weights("dino")), True),
     }
 
     def exam(module, model):
@@ -53,4 +53,4 @@ def measure(scenes: list[Scene], backbone: Backbone, percent: int) -> dict[str, 
         False: pictures(scenes, backbone, percent),
         True: pictures([pair.scene for pair in edits(scenes)], backbone, percent),
     }
-    return {name: exam(scenes, seen[moved]) for name, (exam, moved) in exams(backbone.device).items()}
+    return {name: exam(scenes, seen[moved]) for name, (exam, moved) in exams().items()}
