@@ -8,9 +8,8 @@ from helpers.figures.combinations import cosines_plot, cost_plot
 from helpers.figures.grids import combination_grid
 from helpers.figures.table import ablation_table
 from helpers.params import Params, load
-from helpers.pipeline.score import load_score
 from helpers.pipeline.summary import plain
-from helpers.reports.common import experiment_metrics, publish, real, rows_of, showcase, table
+from helpers.reports.common import experiment_metrics, publish, real, rows_of, scores, showcase, table
 
 OWNED = {"attribute_acc": "text", "relation_acc": "text", "box_iou": "layout", "center_dist": "drag", "drag_md": "drag"}
 TABLED = (*OWNED, "clip_score", "background_psnr", "kernel_distance")
@@ -29,7 +28,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     """
     chosen = params.experiment.cases
     folders = rows_of("combinations", chosen)
-    scored = {case: load_score(folder) for case, folder in folders.items()}
+    scored = scores(folders)
     scenes = dict.fromkeys(scored, [case.scene for case in load_combined("test")])
     alone = {
         f"diff_{module}": {

@@ -3,9 +3,11 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -13,9 +15,10 @@ from helpers.benchmarks.base import Item
 from helpers.figures.style import use_style
 from helpers.files import remove_folder, writing
 from helpers.judges.loading import load_judge
+from helpers.miniature.vocabulary import SIDE
 from helpers.params import Params
 from helpers.paths import FIGURES, RESULTS
-from helpers.pipeline.score import Scored, reference_features
+from helpers.pipeline.score import Scored, load_score, reference_features
 from helpers.pipeline.summary import Evaluated, evaluate, plain
 from helpers.sampling.trace import Trace
 
@@ -52,6 +55,16 @@ def rows_of(experiment: str, cases: Iterable[str]) -> dict[str, Path]:
             remove_folder(folder)
             print(f"{folder.name} is no case of {experiment!r} any more: its rows are deleted")
     return {case: place / case for case in cases}
+
+
+def scores(folders: Mapping[str, Path]) -> dict[str, Scored]:
+    """case -> its scores. The objects' masks were not stored: what comes in their place has only the pictures' size,
+    which average precision of boxes asks for."""
+    empty = np.zeros((SIDE, SIDE), bool)
+    scored = {case: load_score(folder) for case, folder in folders.items()}
+    for of in scored.values():
+        of.found = [[replace(thing, mask=empty) for thing in things] for things in of.found]
+    return scored
 
 
 def showcase(folder: Path) -> Trace:

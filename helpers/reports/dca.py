@@ -11,9 +11,9 @@ from helpers.figures.grids import prompt_grid
 from helpers.figures.plots import cases_plot, objects_plot
 from helpers.figures.table import ablation_table
 from helpers.params import Params, load
-from helpers.pipeline.score import Scored, load_score
+from helpers.pipeline.score import Scored
 from helpers.pipeline.summary import plain
-from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, table
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, scores, showcase, table
 
 PLOTTED = ("attribute_acc", "relation_acc", "recall", "clip_score", "extra_objects", "kernel_distance")
 AGAIN = {"unguided": ("none", "none_again", "none_best"), "guided": ("full", "full_again", "full_best")}  # more tries
@@ -37,7 +37,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics."""
     chosen = params.experiment.cases
     folders = rows_of("dca", chosen)
-    scored = {case: load_score(folder) for case, folder in folders.items()}
+    scored = scores(folders)
     scenes = {case: load_captioned(c.split, c.caption) for case, c in chosen.items()}
     same = {case for case, c in chosen.items() if (c.split, c.caption) == ("test", "long")}
     ours = {case: "attributes_relations" if case in same else c.baseline for case, c in chosen.items()}

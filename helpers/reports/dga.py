@@ -14,9 +14,9 @@ from helpers.figures.strips import steps_strip
 from helpers.figures.table import ablation_table
 from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.pipeline.score import Scored, load_score, whole
+from helpers.pipeline.score import Scored, whole
 from helpers.pipeline.summary import plain
-from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, strengths, table
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, scores, showcase, strengths, table
 from helpers.sampling.trace import Trace
 
 DGA = RESULTS / "dga"
@@ -37,7 +37,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics."""
     scenes = load_captioned("test", "short")
     folders = rows_of("dga", params.experiment.cases)
-    scored = {case: load_score(folder) for case, folder in folders.items()}
+    scored = scores(folders)
     baselines = {key: dict.fromkeys(scored, case) for key, case in BASELINES.items()}
     metrics = experiment_metrics(scored, dict.fromkeys(scored, scenes), baselines, reference)
     sweep = json.loads((DGA / "sweep" / "strength.json").read_text())

@@ -12,9 +12,9 @@ from helpers.figures.plots import cases_plot
 from helpers.figures.strips import flow_strip
 from helpers.figures.table import ablation_table
 from helpers.params import Params, load
-from helpers.pipeline.score import Scored, load_score, whole
+from helpers.pipeline.score import Scored, whole
 from helpers.pipeline.summary import plain
-from helpers.reports.common import experiment_metrics, publish, real, rows_of, showcase, table
+from helpers.reports.common import experiment_metrics, publish, real, rows_of, scores, showcase, table
 
 PLOTTED = ("drag_md", "center_dist", "drag_recall", "edit_fidelity", "background_psnr", "kernel_distance")
 TABLED = ("drag_md", "center_dist", "drag_recall", "edit_fidelity", "image_fidelity", "background_psnr")
@@ -31,7 +31,7 @@ def by_form(params: Params, scored: dict[str, Scored]) -> pd.DataFrame:
 def write(folder: Path, params: Params, reference) -> dict:
     """Tables and pictures into `folder`; returns the metrics."""
     folders = rows_of("dma", params.experiment.cases)
-    scored = {case: load_score(folder) for case, folder in folders.items()}
+    scored = scores(folders)
     chosen = {case: params.case(case) for case in scored}
     drags = {case: load_drags("test", c.source) for case, c in chosen.items()}
     ours = {case: "displacement" if c.source == "rendered" else c.baseline for case, c in chosen.items()}

@@ -17,9 +17,9 @@ from helpers.figures.table import ablation_table
 from helpers.metrics import stats
 from helpers.params import Params, load
 from helpers.paths import RESULTS
-from helpers.pipeline.score import Scored, load_score, whole
+from helpers.pipeline.score import Scored, whole
 from helpers.pipeline.summary import plain
-from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, showcase, table
+from helpers.reports.common import about, experiment_metrics, publish, real, rows_of, scores, showcase, table
 from helpers.sampling.trace import Trace
 
 LAYOUT = RESULTS / "layout"
@@ -84,7 +84,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     attention, iou_gain_paper than that of the best of a paper.
     """
     folders = rows_of("layout", [*params.experiment.cases, *(f"{case}_tuned" for case in params.experiment.search)])
-    scored = {case: load_score(folder) for case, folder in folders.items()}
+    scored = scores(folders)
     scenes = load_captioned("test", "short")
     best, papers = best_attention(scored), best_attention(scored, VARIANTS)
     baselines = {

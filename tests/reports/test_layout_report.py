@@ -18,6 +18,8 @@ from helpers.experiments import layout as experiment
 from helpers.figures.style import LESS_IS_BETTER
 from helpers.guidance.cfg import CFG
 from helpers.guidance.ilgd import ILGD
+from helpers.judges.base import Found
+from helpers.metrics.layout import AveragePrecision, targets
 from helpers.params import load
 from helpers.pipeline import score, summary
 from helpers.pipeline.score import Scored
@@ -141,6 +143,19 @@ def test_a_difference_is_that_of_what_was_evaluated_alone(monkeypatch):
     others = summary.evaluate(scored(0.1, 0.2, 0.3, 0.4, scenes=SCENES[1:]), SCENES[1:5], reference())
     with pytest.raises(ValueError, match="cannot be paired with '.*' of the baseline: score the same"):
         evaluated[0].minus(others)
+
+
+def test_precision_of_boxes_is_the_same_from_what_was_stored(tmp_path):
+    """The masks of recognised objects are not stored: their picture's size must not be lost with them."""
+    exact = [
+        [Found(target.kind, target.color, target.pattern, 0.9, tuple(round(v) for v in target.box), target.mask)]
+        for target in (targets(scene)[0] for scene in SCENES)
+    ]
+    live = replace(scored(*[0.5] * 6), found=exact)
+    score.save(live, tmp_path)
+    stored = common.scores({"full": tmp_path})["full"]
+    precision = [AveragePrecision(SCENES, of.found, (0.5,))(np.ones(6)) for of in (live, stored)]
+    assert precision[0] == precision[1] > 0.1
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
