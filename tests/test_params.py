@@ -286,7 +286,7 @@ def test_every_figure_belongs_to_a_report():
 def test_the_numbers_of_every_report_are_gathered():
     made = {out for name, stage in STAGES.items() if name.startswith("report_") for out in stage["outs"][:1]}
     assert made == {f"results/metrics/{name}.json" for name in reports()}
-    assert STAGES["report"]["deps"] == ["results/metrics"]
+    assert STAGES["report"]["deps"] == ["helpers/reports/results.md.j2", "results/metrics"]
 
 
 def test_dvc_reads_the_pipeline():

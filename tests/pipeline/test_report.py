@@ -1,13 +1,19 @@
 """Reports: what is published where, and that an error leaves what was there."""
 
 import json
+import re
+from copy import deepcopy
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from helpers.conditions import Layout, Region
 from helpers.judges.base import Found
+from helpers.params import read
+from helpers.paths import ROOT
 from helpers.pipeline import report
 from helpers.pipeline.score import Scored, load_score, save, shown, whole
 from helpers.reports import common
@@ -64,8 +70,10 @@ def test_a_report_keeps_the_pictures_of_the_others(places):
     assert sorted(path.name for path in figures.iterdir()) == ["dga.png", "layout.png"]
 
 
-def test_all_numbers_are_gathered(places):
+def test_all_numbers_are_gathered(places, monkeypatch, tmp_path):
     figures, _ = places
+    monkeypatch.setattr(report, "TEMPLATE", tmp_path / "results.md.j2")
+    report.TEMPLATE.write_text("{{ metrics.dma.full.drag_md | mean }}")
     for place, name in enumerate(report.reports()):
         metric = report.MAIN.get(name, "other")
         common.publish(name, lambda folder, metric=metric, place=place: {"full": {metric: {"mean": place / 10}}})
@@ -74,6 +82,7 @@ def test_all_numbers_are_gathered(places):
     assert list(gathered) == report.reports() and {"dga", "ilgd", "miniature"} <= set(gathered)
     assert gathered["dma"] == {"full": {"drag_md": {"mean": 0.2}}}
     assert json.loads((figures / "summary.json").read_text())["dma"] == {"drag_md": {"full": 0.2}}
+    assert (figures / "README.md").read_text() == ".2"
 
 
 def test_a_report_that_is_not_there_is_named(places):
@@ -129,3 +138,199 @@ def test_a_showcase_keeps_frames_and_maps_of_one_image(tmp_path):
     for k, record in enumerate(kept.records):
         assert (record.final == k).all() and record.curves["dga"][0] == k and record.layout == trace.records[k].layout
     assert not kept.records[2].maps and len(trace.records[2].maps) == 1, "the trace itself stays as it is"
+
+
+METRICS = """nfe mask_iou box_iou box_ap50 recall color_acc extra_objects size_error distance_error attribute_acc
+relation_acc clip_score clip_iqa contrast kernel_distance drag_md center_dist drag_recall image_fidelity edit_fidelity
+background_psnr""".split()
+DIFFERENCES = """diff diff_coverage diff_boxdiff diff_attributes_relations diff_once diff_unguided diff_displacement
+diff_text diff_layout diff_drag""".split()
+MINIATURE = {
+    "vae": "psnr", "mini-sd": "recall recall_single recall_four extra_objects", "guide_segmenter": "mask_iou",
+    "detector": "ap50 ap50_x0", "sam": "mask_iou mask_iou_x0_hat_50", "raft": "epe_moving epe_moving_x0_hat_50",
+    "clip": "top1 top1_x0_hat_50 swapped_relation swapped_relation_x0_hat_50", "dino": "pck pck_x0_hat_50",
+    "judge": "recall color_acc mask_iou", "judge_clip": "caption_top1 swapped_relation", "quality": "auc",
+    "parser": "f1_relations",
+}  # fmt: skip
+POINTS = {"many": ("many, none", "many, ilgd"), "loss_strength": ("0", "10")}
+FEW = {  # as in test_dag.py
+    "dga": ["none", "coverage", "full"],
+    "dca": ["none", "attributes_relations", "full", "none_again"],
+    "dma": ["none", "full"],
+    "combinations": ["none", "source", "text_layout_drag"],
+    "robustness": ["strength_drag"],
+    "layout": ["none", "ilgd"],
+    "ilgd": ["masks"],
+}
+
+
+def by_hand(params: dict, lo: float | None = 0.1, hi: float | None = 0.3) -> dict:
+    """Metrics of every case of params.yaml: .5 each, and all differences with this interval."""
+    diff = {"mean": None if lo is None else (lo + hi) / 2, "lo": lo, "hi": hi}
+
+    def entries() -> dict:
+        entry = {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 24} | {key: dict(diff) for key in DIFFERENCES}
+        return {name: deepcopy(entry) for name in METRICS} | {"iou_gain": diff | {"n": 24}}
+
+    metrics = {}
+    for name, block in params.items():
+        if "cases" in block:
+            tuned = [f"{case}_tuned" for case in block.get("search", ())]
+            metrics[name] = {case: entries() for case in (*block["cases"], *tuned)}
+    for curve, settings in params["robustness"]["cases"].items():
+        values = [f"{value:g}" for value in settings["values"]]
+        metrics["robustness"][curve] = {value: entries() for value in ("none", *values)}
+    for ablation in params["ilgd"]["cases"]:
+        metrics["ilgd"][ablation] = {point: entries() for point in POINTS.get(ablation, ("one", "other"))}
+    return metrics | {"miniature": {model: dict.fromkeys(names.split(), 0.9) for model, names in MINIATURE.items()}}
+
+
+def compute(results, metrics: dict) -> None:
+    (results / "metrics").mkdir(parents=True, exist_ok=True)
+    for name, numbers in metrics.items():
+        (results / "metrics" / f"{name}.json").write_text(json.dumps(numbers))
+
+
+def test_the_page_is_filled_in_from_the_numbers(places):
+    figures, results = places
+    metrics = by_hand(read())
+    metrics["dga"]["full"]["box_iou"] |= {"mean": 0.8765, "n": 123, "diff": {"mean": 0.7531, "lo": 0.71, "hi": 0.789}}
+    metrics["miniature"]["vae"]["psnr"] = 45.678
+    compute(results, metrics)
+    report.main()
+    page = (figures / "README.md").read_text()
+    assert "box IoU rises from .50 to .88, +.75 (.71 to .79)." in page
+    assert "| DGA: all three | 123 | .88 | +.75 (.71 to .79) |" in page and "dB ↑ | 45.7 |" in page
+    assert json.loads((figures / "metrics.json").read_text()) == metrics
+    for title in ("dga", "layout", "dca", "dma", "combinations", "robustness"):
+        assert re.search(rf"^## .*\(`{title}`", page, re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, f"rows of one length:\n{table}"
+    assert not re.search(r"None|nan|\{|\}|\n\n\n", page)
+
+
+VERBS = {"up": r"\brises?\b", "down": r"\bfalls?\b", "same": r"\bnot change measurably\b"}
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "told"),
+    [(0.1, 0.3, "up"), (-0.3, -0.1, "down"), (-0.1, 0.3, "same"), (0.0, 0.3, "same"), (None, None, "same")],
+)
+def test_a_verb_follows_the_interval(lo, hi, told):
+    page = report.page(by_hand(read(), lo, hi), read()).replace('verdicts such as "rises"', "")
+    assert {name: bool(re.search(words, page)) for name, words in VERBS.items()} == {n: n == told for n in VERBS}
+    lost = {"up": "(0.25, 1, 2)", "down": "(0.25, 0.5, 1, 2, 4)", "same": "(0.25, 1, 2)"}[told]  # drags, or layouts
+    assert f"strength: {'layout' if told == 'down' else 'drag'} {lost}" in page
+
+
+@pytest.mark.parametrize("words", [("rises", "falls", "stays"), ("more", "less", "as much")])
+def test_of_three_words_one_is_chosen(words):
+    def said(lo, hi):
+        return report.verb(report.Block({"mean": 0.0, "lo": lo, "hi": hi}, "diff"), *words)
+
+    assert (said(0.01, 0.2), said(-0.2, -0.01), said(-0.2, 0.01)) == words
+    assert said(0.0, 0.2) == said(-0.2, 0.0) == said(None, None) == words[2]
+
+
+def test_numbers_have_the_digits_of_their_metric():
+    entry = {"mean": 0.0321, "diff": {"mean": -0.0321, "lo": -0.2, "hi": 0.0004}}
+    block = report.Block({"nfe": {"mean": 51.4}, "recall": entry, "contrast": entry}, "metrics")
+    assert [report.mean(block[name]) for name in ("nfe", "recall", "contrast")] == ["51", ".03", ".032"]
+    assert report.change(block["recall"]["diff"]) == "-.03 (-.20 to .00)"
+    assert report.change(block["contrast"]["diff"]) == "-.032 (-.200 to .000)"
+    told = report.Block({"mean": 0.05, "lo": 0.0021, "hi": 1.5}, "diff")
+    assert report.change(told) == "+.050 (.002 to 1.500)", "a bound that is told from zero is not shown as zero"
+    assert (
+        report.change(report.Block({"mean": 0.172, "lo": -0.02, "hi": 0.2}, "d"), relative=True)
+        == "+17 % (-2 % to 20 %)"
+    )
+    assert report.change(report.Block({"mean": None, "lo": None, "hi": None}, "diff")) == report.mean(
+        report.Block({"mean": None}, "recall")
+    )
+    assert report.share({"mean": 0.3}, {"mean": 0.4}) == "75 %" and report.share({"mean": 0.3}, {"mean": 0}) == "–"
+
+
+@pytest.mark.parametrize(
+    "place", ["dga.full.box_iou", "layout.ilgd_dga_tuned", "dca.none_again.attribute_acc.diff_once"]
+)
+def test_a_number_that_is_missing_is_named_and_the_old_page_stays(places, place):
+    figures, results = places
+    metrics = by_hand(read())
+    compute(results, metrics)
+    figures.mkdir()
+    old = {name: f"the old {name}" for name in ("README.md", "metrics.json", "summary.json")}
+    for name, text in old.items():
+        (figures / name).write_text(text)
+    *path, last = place.split(".")
+    block = metrics
+    for name in path:
+        block = block[name]
+    del block[last]
+    compute(results, metrics)
+    around = ".".join(["metrics", *path])
+    cure = f"correct the template, or compute it: `dvc repro report_{path[0]}`"
+    with pytest.raises(ValueError, match=f"^results.md.j2 asks for metrics.{place}, but {around} has .*: {cure}$"):
+        report.main()
+    assert {path.name: path.read_text() for path in figures.iterdir()} == old
+
+
+def test_a_wrong_name_in_the_template_is_told(places, monkeypatch, tmp_path):
+    template = tmp_path / "results.md.j2"
+    monkeypatch.setattr(report, "TEMPLATE", template)
+    for text, told in {
+        "{{ metrics.dga.fulll.box_iou | mean }}": "asks for metrics.dga.fulll, but metrics.dga has none, coverage, ",
+        "{{ params.sampling.cfg }}": "asks for params.sampling.cfg, but params.sampling has backbone, cfg_scale: ",
+        "{{ metrix.dga }}": "'metrix' is undefined",
+    }.items():
+        template.write_text(text)
+        with pytest.raises(ValueError, match=f"^results.md.j2 {told}"):
+            report.page(by_hand(read()), read())
+
+
+def test_what_speaks_of_cases_that_are_no_more_is_left_out():
+    params = read()
+    for name, cases in FEW.items():
+        params[name]["cases"] = {case: params[name]["cases"][case] for case in cases}
+    params["layout"]["search"] = {"ilgd": params["layout"]["search"]["ilgd"]}
+    page = report.page(by_hand(params), params)
+    assert "**Told boxes" in page and "further terms" not in page and "BoxDiff" not in page
+    params["layout"]["cases"]["mine"] = {"method": "darker"}
+    assert "| mine | .50 |" in report.page(by_hand(params), params), "a case that nobody has words for has its name"
+
+
+def test_no_number_that_was_measured_is_typed():
+    template = report.TEMPLATE.read_text()
+    assert not re.findall(r"\.\d", template), "neither in a sentence nor in an expression"
+    text = re.sub(r"(?s)\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", "", template)
+    names = r"95 % bootstrap|AP50|F1|DINOv2|md\.j2"
+    assert not re.findall(r"\d+", re.sub(names, "", text))
+    assert not re.findall(r"\b(third|quarter|twice|thrice|double|two|three|four|ten) (of|as|times)\b", text)
+
+
+def test_the_template_speaks_of_cases_that_there_are():
+    params = read()
+    known = {f"{name}.{case}" for name, block in params.items() for case in block.get("cases", ())}
+    known |= {f"layout.{case}_tuned" for case in params["layout"]["search"]}
+    asked = re.findall(r"\bran\(([^~)]*)\)", report.TEMPLATE.read_text())
+    names = {name for group in asked for name in re.findall(r'"([\w.]+)"', group)}
+    assert len(names) > 20 and names <= known
+
+
+def test_what_the_page_links_is_there():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    written = {
+        str(PurePosixPath(next(iter(out))).relative_to("figures"))
+        for name, stage in stages.items()
+        if name.startswith("report")
+        for out in stage["outs"]
+        if isinstance(out, dict)
+    }
+    assert "README.md" in written
+    links = re.findall(r"\]\(([^)]*)\)", report.page(by_hand(read()), read()))
+    assert len([link for link in links if link.endswith(".png")]) > 20
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert path in written or (ROOT / "figures" / path).exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", (ROOT / "figures" / path).read_text(), re.MULTILINE)
+            assert anchor in {title.lower().replace(" ", "-") for title in titles}
