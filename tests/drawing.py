@@ -1,10 +1,16 @@
-"""What tests of figures share: that a figure can be drawn, what it says and shows, and numbers by hand."""
+"""What tests of figures share: that a figure can be drawn and read, what it says and shows, and numbers by hand."""
 
 from io import BytesIO
+from itertools import combinations
+from unittest.mock import patch
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
+
+READ = 8  # points: the smallest text that is read where a figure of 8.5 inches is 850 px wide
 
 
 def drawn(fig: Figure) -> np.ndarray:
@@ -14,6 +20,33 @@ def drawn(fig: Figure) -> np.ndarray:
     pixels = np.asarray(Image.open(stream).convert("RGB"))
     assert pixels.std() > 5
     return pixels
+
+
+def illegible(fig: Figure) -> list[str]:
+    """What cannot be read: texts that are drawn over each other, leave the figure or are too small."""
+    drawn, draw = {}, Text.draw
+
+    def noted(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            drawn[text] = Bbox.from_extents(*Text.get_window_extent(text, renderer).padded(-1).extents)
+        draw(text, renderer)
+
+    with patch.object(Text, "draw", noted):
+        fig.draw_without_rendering()
+    frame, width = fig.bbox, fig.get_figwidth()
+    said = {text: text.get_text().replace("\n", " ") for text in drawn}
+    over = [
+        f"{said[one]!r} over {said[other]!r}"
+        for one, other in combinations(drawn, 2)
+        if drawn[one].overlaps(drawn[other])
+    ]
+    outside = [
+        f"{said[text]!r} leaves the figure"
+        for text, box in drawn.items()
+        if (box.min < frame.min).any() or (box.max > frame.max).any()
+    ]
+    small = [f"{said[text]!r} is small" for text in drawn if text.get_fontsize() * 8.5 / width < READ - 1e-6]
+    return over + outside + small
 
 
 def texts(fig: Figure) -> list[str]:
@@ -51,7 +84,7 @@ def curve(values, metric, start=0.5, baseline=0.1):
 def found_by(*ious, best=0):
     """A search that tried as many scales."""
     tried = [{"scale": 10.0 * k} if k else {} for k in range(len(ious))]
-    numbers = ("recall", "kernel_distance", "attribute_acc", "seconds")
+    numbers = ("recall", "kernel_distance", "attribute_acc", "nfe")
     entries = [
         {"options": options, "box_iou": entry(iou)} | {name: entry(iou / 2) for name in numbers}
         for options, iou in zip(tried, ious, strict=True)

@@ -6,6 +6,7 @@ compared share their limits.
 """
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from helpers.conditions import Layout
 from helpers.figures import overlay
-from helpers.figures.style import METHOD, OTHER
+from helpers.figures.style import MEDIUM, METHOD, OTHER, WIDTH, titled
 from helpers.figures.traces import windows_of
 from helpers.sampling.trace import Record, Trace
 
@@ -73,8 +74,8 @@ def attention_grid(
     (baseline first); right: the final picture. Numbers: the share of the attention inside the wanted place.
 
     The rows of a phrase share their colours, up to the largest value of any step. image: which record of the Traces.
-    layer: a name of `layers_of`, its first if not given. shown: how many steps. title: model, and what else is to be
-    said; layer, prompt and seed are added.
+    layer: a name of `layers_of`, its first if not given. shown: how many steps. title: model, and what else the small
+    print says; layer and seed are added.
     """
     records = {case: trace.records[image] for case, trace in traces.items()}
     first, timesteps = next(iter(records.values())), next(iter(traces.values())).timesteps
@@ -84,7 +85,7 @@ def attention_grid(
     steps = np.linspace(0, len(timesteps) - 1, min(shown, len(timesteps))).round().astype(int)
     regions = first.layout.regions
 
-    fig = Figure(figsize=(1.25 * (len(steps) + 1) + 1.3, 1.38 * len(traces) * len(regions) + 0.7), layout="constrained")
+    fig = Figure(figsize=(WIDTH, (1.1 * len(traces) + 0.35) * len(regions) + 0.9), layout="constrained")
     for n, part in enumerate(np.atleast_1d(fig.subfigures(len(regions), 1))):
         grid = part.subplots(len(traces), len(steps) + 1, squeeze=False)
         top = max(found[:, n].max() for found in maps.values())
@@ -92,17 +93,21 @@ def attention_grid(
             for ax, step in zip(row, steps, strict=False):
                 drawn = _panel(ax, maps[case][step, n], record.layout, n)
                 drawn.set(cmap="viridis", norm=scale(top))
-                ax.set_xlabel(f"{shares[case][step, n]:.2f}", fontsize=7.5, labelpad=1)
+                ax.set_xlabel(f"{100 * shares[case][step, n]:.0f} % inside", labelpad=1)
             _panel(row[-1], overlay.enlarge(record.final), record.layout, n)
-            row[0].set_ylabel(case.replace("_", " "), fontsize=9)
+            row[0].set_ylabel(fill(case.replace("_", " "), 14))
         for ax, step in zip(grid[0], steps, strict=False):
-            ax.set_title(f"step {step + 1}, t={timesteps[step]}", fontsize=8.5)
-        grid[0, -1].set_title("final", fontsize=8.5)
-        part.colorbar(drawn, ax=grid, shrink=0.8, aspect=30).ax.tick_params(labelsize=8)
+            ax.set_title(f"step {step + 1}")
+        grid[0, -1].set_title("final")
+        bar = part.colorbar(drawn, ax=grid, shrink=0.9, aspect=25, ticks=[0, float(top) / 4, float(top)])
+        bar.ax.set_yticklabels([f"{100 * value:.{int(0 < value < 0.1)}f} %" for value in (0, top / 4, top)])
         chip = {"facecolor": overlay.COLORS[n % len(overlay.COLORS)], "edgecolor": "none", "pad": 3}
-        part.supylabel(regions[n].phrase, fontsize=10, bbox=chip)
-    fig.suptitle(f"{title}; {layer}\n“{first.prompt}”, seed {first.seed}, {len(timesteps)} steps", fontsize=10)
-    return fig
+        part.supylabel(regions[n].phrase, fontsize=MEDIUM, bbox=chip)
+    note = (
+        f"{title}, seed {first.seed}; {layer}. Colours: share of a pixel's attention that goes to the phrase's last "
+        "word. Below: how much of the word's attention lies inside its box (outlined)."
+    )
+    return titled(fig, f"Where the words of “{first.prompt}” are attended", note)
 
 
 def _panel(ax: Axes, picture: np.ndarray, layout: Layout, *outlined: int):
@@ -118,10 +123,10 @@ def _panel(ax: Axes, picture: np.ndarray, layout: Layout, *outlined: int):
 
 
 def overlap_plot(trace: Trace, title: str, image: int = 0) -> Figure:
-    """When iLGD injects and when its loss guides, and where: nu_t and eta sigma_t over the steps, each window shaded;
+    """When iLGD injects and when its loss guides, and where: nu_t above eta sigma_t over the steps, windows shaded;
     the shares of cells in which a layout's tokens are raised, at every resolution of the denoiser.
 
-    image: which record of the Trace. title: model, and what else is to be said; prompt and steps are added. ValueError
+    image: which record of the Trace. title: model, and what else the small print says; the prompt is added. ValueError
     for a Trace without iLGD, or with a strength rule in which eta is no factor of the gradient.
     """
     ilgd, record = trace.settings.get("ilgd"), trace.records[image]
@@ -134,28 +139,32 @@ def overlap_plot(trace: Trace, title: str, image: int = 0) -> Figure:
         raise ValueError(f"the strength rule {rule['rule']!r} has no eta sigma_t: give a trace of raw or exploding")
     nu, eta = ilgd["injection"], ilgd["weight"] * rule["scale"]
     curves = {
-        "injection": (nu * np.log1p(ratio), rf"injection, $\nu_t$ ($\nu$ = {nu:g})", OTHER),
-        "ilgd": (eta * sigmas[rule["rule"]], rf"loss, $\eta\,\sigma_t$ ($\eta$ = {eta:g})", METHOD),
+        "injection": (nu * np.log1p(ratio), rf"injection: strength $\nu_t$ ($\nu$ = {nu:g})", OTHER),
+        "ilgd": (eta * sigmas[rule["rule"]], rf"loss: size of a step $\eta\,\sigma_t$ ($\eta$ = {eta:g})", METHOD),
     }
     grids = sorted({maps[0].shape for maps in (attention_of(record, layer)[0] for layer in layers_of(record))})[::-1]
 
-    fig = Figure(figsize=(4.6 + 1.9 * len(grids), 2.9), layout="constrained")
-    over, *panels = fig.subplots(1, 1 + len(grids), width_ratios=(2.3, *[1] * len(grids)))
+    fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=(1.5, len(grids)))
     at, windows = np.arange(1, len(sigma) + 1), windows_of(trace)
-    for name, (values, label, color) in curves.items():
+    for ax, (name, (values, label, color)) in zip(left.subplots(2, 1, sharex=True), curves.items(), strict=True):
         first, last = windows.get(name, (0, 0))
         acts = (first + 1 < at) & (at < last + 1)
-        over.plot(at, values, ":", color=color, lw=1)
-        over.plot(at[acts], values[acts], "o-", color=color, ms=4, label=label)
-        over.axvspan(first + 1, last + 1, color=color, alpha=0.12, lw=0)
-    over.set(xlabel="step; shaded: where it acts", xlim=(0.5, len(sigma) + 0.5), ylim=(0, None))
-    over.xaxis.set_major_locator(MaxNLocator(integer=True))
-    over.legend(fontsize=8.5)
-    for ax, (height, width) in zip(panels, grids, strict=True):
+        ax.plot(at, values, ":", color=color, lw=1)
+        ax.plot(at[acts], values[acts], "o-", color=color, ms=4)
+        ax.axvspan(first + 1, last + 1, color=color, alpha=0.12, lw=0)
+        ax.set(title=label, xlim=(0.5, len(sigma) + 0.5), ylim=(0, None))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+    ax.set_xlabel("step")
+    for ax, (height, width) in zip(np.atleast_1d(right.subplots(1, len(grids))), grids, strict=True):
         picture = np.full((height, width, 3), overlay.PAPER, float)
         for n, share in enumerate(cells(record.layout, height, width)):
             picture += share[..., None] * (overlay.rgb(n) - picture)
         _panel(ax, picture.round().astype(np.uint8), record.layout, *range(len(record.layout.regions)))
-        ax.set_title(f"raised in {height} x {width}", fontsize=9)
-    fig.suptitle(f"{title}\n“{record.prompt}”, {len(sigma)} steps", fontsize=10)
-    return fig
+        ax.set_title(f"{height} × {width} cells")
+    note = (
+        f"{title}; “{record.prompt}”. Shaded: the steps in which it acts; dotted: what it would be. "
+        "Right: the cells in which a phrase's word is raised, in the layers of each resolution; outlined: its box."
+    )
+    return titled(fig, "When and where iLGD acts: injection and loss, the cells of each resolution", note)

@@ -1,70 +1,94 @@
 """Figures of best of N (`helpers.sampling.best_of`): what drawing again changed, and what it cost."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
+from itertools import chain, zip_longest
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from helpers.figures import overlay
-from helpers.figures.pictures import show
-from helpers.figures.style import BASE, METHOD, Metrics, arrow
+from helpers.figures.grids import said_of_prompt
+from helpers.figures.labels import place_labels
+from helpers.figures.pictures import caption, picture_grid, show
+from helpers.figures.style import BASE, METHOD, SMALL, WIDTH, Metrics, titled
+from helpers.figures.words import INTERVALS, axis
 
 Tries = tuple[Sequence[np.ndarray], Sequence[Mapping]]  # pictures uint8 (H, W, 3), and the judge's row for each
 
 
-def best_of_grid(
-    pairs: Mapping[str, tuple[Tries, Tries]], prompts: Sequence[str], title: str, shown: int = 6
-) -> Figure:
-    """The first pictures of a benchmark that were drawn again, the first try above the kept one; two lines for each of
-    `pairs`: name -> (without, with more tries).
+def changed(runs: tuple[Tries, Tries]) -> list[int]:
+    """Which pictures were drawn again: a row's "seed" says which try a picture is."""
+    seeds = [[row["seed"] for row in rows] for _, rows in runs]
+    return [k for k, (one, other) in enumerate(zip(*seeds, strict=False)) if one != other]
 
-    A row's "seed" says which try a picture is. prompts: in the order of the pictures.
+
+def right(row: Mapping) -> float:
+    """The share of what a prompt says that the judge found, attributes and relations alike."""
+    return float(np.nanmean([row["attribute_acc"], row["relation_acc"]]))
+
+
+def best_of_grid(pairs: Mapping[str, tuple[Tries, Tries]], prompts: Sequence[str], note: str, shown: int = 3) -> Figure:
+    """The first pictures of a benchmark that were drawn again, the first try left of the kept one; a column of blocks
+    for each of `pairs`: name -> (without, with more tries). prompts: in the order of the pictures.
+
+    The message counts over all rows how many of those drawn again became better and worse.
     """
-    fig = Figure(figsize=(1.75 * shown + 0.6, 5.2 * len(pairs) + 0.5), layout="constrained")
-    for part, (name, runs) in zip(np.atleast_1d(fig.subfigures(len(pairs), 1)), pairs.items(), strict=True):
-        lines = part.subplots(2, shown, squeeze=False)
-        for ax in lines.flat:
-            ax.set_axis_off()
-        seeds = [[row["seed"] for _, row in zip(pictures, rows)] for pictures, rows in runs]
-        changed = [k for k, (one, other) in enumerate(zip(*seeds, strict=True)) if one != other][:shown]
-        for column, k in enumerate(changed):
-            for ax, (pictures, rows) in zip(lines[:, column], runs, strict=True):
-                ax.set_axis_on()
-                show(ax, overlay.enlarge(pictures[k]))
-                shares = [rows[k][key] for key in ("attribute_acc", "relation_acc")]
-                said = ["-" if np.isnan(share) else f"{share:.2f}" for share in shares]
-                ax.set_xlabel(f"attributes {said[0]}\nrelations {said[1]}", fontsize=7)
-            lines[0, column].set_title(fill(prompts[k], 28), fontsize=6.5)
-        for ax, what in zip(lines[:, 0], ("first", "kept"), strict=True):
-            ax.set_ylabel(f"{name}: {what}", fontsize=9)
-    fig.suptitle(f"the first pictures that the guides refused; {title}", fontsize=10)
+    titles = [f"{name}:\n{which}" for name in pairs for which in ("first try", "kept")]
+    again = {name: changed(runs) for name, runs in pairs.items()}
+    counted = []
+    for name, (before, after) in pairs.items():
+        gains = [right(after[1][k]) - right(before[1][k]) for k in again[name]]
+        better, worse = (sum(sign * gain > 0 for gain in gains) for sign in (1, -1))
+        counted.append(f"{name} {len(gains)} ({better} better, {worse} worse)")
+    message = "First tries that the guides refused, drawn again: " + ", ".join(counted)
+    drawn = {name: [k for k in ks if k < len(pairs[name][0][0])][:shown] for name, ks in again.items()}
+    lines = max(map(len, drawn.values()), default=0)
+    places = list(chain(*zip_longest(*drawn.values())))
+    note += ". Better: a larger share of attributes and relations is right. ✗: not all are"
+    said = [prompts[k] for k in places if k is not None] or [""]
+    rows = max(lines, 1) * len(pairs)
+    fig, grid = picture_grid(rows, titles, message, note, said, 2, len(pairs), largest=1.7)
+    for axes, k, (before, after) in zip(grid, places, [*pairs.values()] * lines, strict=False):
+        if k is None:
+            for ax in axes:
+                ax.set_axis_off()
+            continue
+        caption(axes, prompts[k])
+        for ax, (pictures, rows) in zip(axes, (before, after), strict=True):
+            show(ax, overlay.enlarge(pictures[k]))
+            said_of_prompt(ax, rows[k], rows is after[1] and right(after[1][k]) < right(before[1][k]))
     return fig
 
 
 def budget_plot(
-    metrics: Metrics, lines: Mapping[str, Sequence[str]], names: Sequence[str], title: str, costs=("nfe", "seconds")
+    metrics: Metrics, lines: Mapping[str, Mapping[str, str]], names: Sequence[str], message: str, note: str
 ) -> Figure:
-    """What more tries buy: metrics (columns) over cost (rows) with 95 % intervals; each of `lines` joins its cases,
-    the first of them drawn once, the others named by what follows the underscore. n is said where it is smaller."""
-    fig = Figure(figsize=(3.9 * len(names) + 0.6, 3.1 * len(costs) + 0.5), layout="constrained")
-    grid = fig.subplots(len(costs), len(names), squeeze=False, sharex="row", sharey="col")
-    looks = ((BASE, (-6, 5), "right"), (METHOD, (6, -10), "left"))
-    for axes, cost in zip(grid, costs, strict=True):
-        for ax, name in zip(axes, names, strict=True):
-            most = max(metrics[case][name]["n"] for cases in lines.values() for case in cases)
-            for (color, shift, side), (label, cases) in zip(looks, lines.items(), strict=True):
-                entries = [metrics[case][name] for case in cases]
-                x, y = [metrics[case][cost]["mean"] for case in cases], [entry["mean"] for entry in entries]
-                ends = np.abs([[entry[end] - entry["mean"] for entry in entries] for end in ("lo", "hi")])
-                ax.errorbar(x, y, yerr=ends, fmt="o-", color=color, lw=1, ms=5, label=label)
-                for case, entry, *place in zip(cases, entries, x, y, strict=True):
-                    said = case.partition("_")[2] or "once"
-                    said += f" (n = {entry['n']})" * (entry["n"] < most)
-                    ax.annotate(said, place, shift, textcoords="offset points", fontsize=8, ha=side, color=color)
-            ax.margins(x=0.2)
-            ax.set_xlabel(f"{cost} per picture")
-            ax.set_ylabel(f"{name} {arrow(name)}")
-    grid[0, 0].legend(fontsize=8, loc="lower right")
-    fig.suptitle(title, fontsize=10)
+    """What more tries buy: metrics over evaluations of the denoiser with 95 % intervals; each of `lines` joins its
+    cases, case -> name, the first of them drawn once. n is said where it is smaller."""
+    fig, drawn = Figure(figsize=(WIDTH, 3.5), layout="constrained"), []
+    for ax, name in zip(np.atleast_1d(fig.subplots(1, len(names))), names, strict=True):
+        most, points, said, colors = (
+            max(metrics[case][name]["n"] for cases in lines.values() for case in cases),
+            [],
+            [],
+            [],
+        )
+        for color, (label, cases) in zip((BASE, METHOD), lines.items(), strict=True):
+            entries = [metrics[case][name] for case in cases]
+            x, y = [metrics[case]["nfe"]["mean"] for case in cases], [entry["mean"] for entry in entries]
+            ends = np.abs([[entry[end] - entry["mean"] for entry in entries] for end in ("lo", "hi")])
+            ax.errorbar(x, y, yerr=ends, fmt="o-", color=color, lw=1, ms=5, label=label)
+            points += zip(x, y, strict=True)
+            said += [
+                f"{of}\n(n = {entry['n']})" if entry["n"] < most else of
+                for of, entry in zip(cases.values(), entries, strict=True)
+            ]
+            colors += [color] * len(cases)
+        ax.margins(x=0.2, y=0.2)
+        ax.set(xlabel=axis("nfe"), ylabel=axis(name, "y"), title=f"n = {most}")
+        drawn.append((ax, points, said, colors))
+    drawn[0][0].legend(fontsize=SMALL, loc="lower right")
+    titled(fig, message, f"{note}; {INTERVALS}.")
+    for place in drawn:
+        place_labels(*place)
     return fig

@@ -1,17 +1,20 @@
-"""Plots of modules that act together: whether they pull the same way, and what they cost."""
+"""Plots of modules that act together: whether they pull the same way."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from helpers.figures.style import BASE, Metrics
+from helpers.figures.style import BASE, SMALL, WIDTH, titled
 from helpers.sampling.trace import Trace
 
+MODULES = {"dca": "text", "dga": "layout", "dma": "drag"}
 
-def cosines_plot(traces: Mapping[str, Trace], title: str) -> Figure:
+
+def cosines_plot(traces: Mapping[str, Trace], message: str, note: str) -> Figure:
     """Do modules pull the same way? Cosine of their gradients over the steps, mean and range over the showcase; one
     panel per case that combines some."""
     curves = {
@@ -19,40 +22,31 @@ def cosines_plot(traces: Mapping[str, Trace], title: str) -> Figure:
         for case, trace in traces.items()
     }
     shown = {case: sorted(keys) for case, keys in curves.items() if keys}
-    fig = Figure(figsize=(3.1 * max(len(shown), 1) + 0.6, 2.9), layout="constrained")
-    axes = np.atleast_1d(fig.subplots(1, max(len(shown), 1), sharey=True))
-    for ax, (case, keys) in zip(axes, shown.items(), strict=False):
+    pairs = sorted({key for keys in shown.values() for key in keys})
+    colors = dict(zip(pairs, cycle(sns.color_palette("colorblind"))))
+    columns = min(max(len(shown), 1), 2)
+    lines = max(-(-len(shown) // columns), 1)
+    fig = Figure(figsize=(WIDTH, 2.3 * lines + 0.8), layout="constrained")
+    grid = fig.subplots(lines, columns, squeeze=False, sharey=True)
+    for ax, (case, keys) in zip(grid.flat, shown.items(), strict=False):
         for key in keys:
             values = np.stack([record.curves[key] for record in traces[case].records])
             known = np.flatnonzero(np.isfinite(values).all(0))
-            (line,) = ax.plot(known + 1, values[:, known].mean(0), label=" and ".join(key.split(".")[1:]))
-            ax.fill_between(
-                known + 1, values[:, known].min(0), values[:, known].max(0), color=line.get_color(), alpha=0.15
-            )
+            pair = " and ".join(MODULES.get(name, name) for name in key.split(".")[1:])
+            color = colors[key]
+            ax.plot(known + 1, values[:, known].mean(0), color=color, label=pair)
+            ends = values[:, known].min(0), values[:, known].max(0)
+            ax.fill_between(known + 1, *ends, color=color, alpha=0.15)
         ax.axhline(0, color=BASE, ls="--", lw=1)
-        ax.set(xlabel="step", title=case.replace("_", ", "))
-        ax.legend(fontsize=8)
-    axes[0].set_ylabel("cosine of gradients")
-    fig.suptitle(title, fontsize=10)
-    return fig
-
-
-def cost_plot(metrics: Metrics, modules: Mapping[str, int], title: str) -> Figure:
-    """What k modules cost: seconds, evaluations of the denoiser and memory per image, over k.
-
-    modules: case -> k. "paper" cases take one gradient of the weighted sum and do every step once; the others one
-    gradient per module, and repeat early steps.
-    """
-    names = {"seconds": "seconds per image", "nfe": "evaluations of the U-Net", "peak_mb": "peak memory of a batch, MB"}
-    rows = [
-        {"k": k, "weights": "paper, one gradient" if case.endswith("_paper") else "tuned, one each",
-         **{name: metrics[case][name]["mean"] for name in names}}
-        for case, k in modules.items()
-    ]  # fmt: skip
-    fig = Figure(figsize=(10, 2.9), layout="constrained")
-    for ax, (name, label) in zip(fig.subplots(1, len(names)), names.items(), strict=True):
-        sns.stripplot(pd.DataFrame(rows), x="k", y=name, hue="weights", dodge=True, jitter=False, ax=ax)
-        ax.set(xlabel="modules", ylabel=label, ylim=(0, None))
-        ax.legend(fontsize=7.5)
-    fig.suptitle(title, fontsize=10)
-    return fig
+        ax.set(title=case, ylim=(-1.75, 1.05), yticks=(-1, -0.5, 0, 0.5, 1))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if len(keys) > 1:
+            ax.legend(fontsize=SMALL, loc="lower center", ncols=2)
+    for ax in grid[-1]:
+        ax.set_xlabel("step")
+    for ax in grid[:, 0]:
+        ax.set_ylabel("cosine of gradients")
+    for ax in grid.flat[len(shown) :]:
+        ax.set_axis_off()
+    pictures = max((len(trace.records) for trace in traces.values()), default=0)
+    return titled(fig, message, f"{note}; mean and range of {pictures} pictures. 1: the same way, 0: across.")

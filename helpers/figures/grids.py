@@ -1,11 +1,10 @@
 """Grids of final pictures, cases side by side: layouts, prompts, drags, combinations.
 
-The baseline stands left; nothing is picked by hand. traces: case -> Trace of the showcase. scores: case -> the judge's
-numbers, a row for each image of the run.
+The baseline stands left; nothing is picked by hand. traces: case in words -> Trace of the showcase. scores: case -> the
+judge's numbers, a row for each image of the run. Message and note stand above and below.
 """
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +12,14 @@ from matplotlib.figure import Figure
 
 from helpers.conditions import decode_image
 from helpers.figures import overlay
-from helpers.figures.pictures import draw_arrows, grid_of, show
-from helpers.sampling.trace import Trace
+from helpers.figures.pictures import below, caption, draw_arrows, picture_grid, show
+from helpers.sampling.trace import Record, Trace
+
+PLACED = 0.5  # box IoU from which on a picture keeps to its layout
+ARRIVED = 4  # pixels within which an object or a handle counts as moved
+
+Traces = Mapping[str, Trace]
+Scores = Mapping[str, Sequence[Mapping]]
 
 
 class Combined(Protocol):
@@ -25,89 +30,100 @@ class Combined(Protocol):
     drag: Any
 
 
-def case_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
-    """Rows: the showcase prompts; columns: the wanted layout, then the cases in the order of `traces` (baseline first).
+def one_of_each(records: Sequence[Record]) -> list[int]:
+    """The first record of every number of regions."""
+    counts = [len(record.layout.regions) for record in records]
+    return sorted(counts.index(count) for count in set(counts))
 
-    scores: case -> the judge's numbers, a row for each image of the run. title: model, steps. Dashes are what the case
-    was asked for (the baseline was not told).
+
+def case_grid(traces: Traces, scores: Scores, message: str, note: str) -> Figure:
+    """Rows: of every number of objects the first prompt; columns: the wanted layout, then the cases with their mean.
+
+    Dashes are what the case was asked for (the baseline was not told); a phrase has the colour of its place.
     """
-    first = next(iter(traces.values())).records
-    fig, grid = grid_of(len(first), ("wanted", *traces), (1.75, 2.12), title)
-    for row, axes in enumerate(grid):
-        records = {case: trace.records[row] for case, trace in traces.items()}
+    first, columns = next(iter(traces.values())).records, ["asked for"]
+    for case in traces:
+        ious = [row["box_iou"] for row in scores[case]]
+        columns.append(f"{case}\nmean IoU {np.mean(ious):.2f} (n = {len(ious)})")
+    chosen = one_of_each(first)
+    fig, grid = picture_grid(len(chosen), columns, message, f"{note}. ✗: box IoU below {PLACED}.")
+    for axes, k in zip(grid, chosen, strict=True):
+        records = {case: trace.records[k] for case, trace in traces.items()}
         asked = {record.layout: None for record in records.values()}  # boxes, silhouettes or both
-        wanted = overlay.target(max(asked, key=lambda layout: sum(r.mask is not None for r in layout.regions)))
-        for layout in asked:
-            wanted = overlay.draw_wanted(wanted, layout)
+        layout = max(asked, key=lambda layout: sum(r.mask is not None for r in layout.regions))
+        wanted = overlay.target(layout)
+        for one in asked:
+            wanted = overlay.draw_wanted(wanted, one)
         show(axes[0], wanted)
-        axes[0].set_xlabel(fill(f"{first[row].prompt}, seed {first[row].seed}", 28), fontsize=8)
+        caption(axes, first[k].prompt, layout)
         for ax, (case, record) in zip(axes[1:], records.items(), strict=True):
             show(ax, overlay.draw_wanted(overlay.enlarge(record.final), record.layout))
-            found = scores[case][record.index]
-            ax.set_xlabel(f"IoU: box {found['box_iou']:.2f}, mask {found['mask_iou']:.2f}", fontsize=8)
+            iou = scores[case][record.index]["box_iou"]
+            below(ax, f"box IoU {iou:.2f}", iou < PLACED)
     return fig
 
 
-def prompt_grid(traces: Mapping[str, Trace], scores: Mapping[str, Sequence[Mapping]], title: str) -> Figure:
-    """Rows: the showcase prompts; columns: the cases in the order of `traces` (baseline first).
-
-    scores: case -> the judge's numbers, a row for each image of the run; "-" is a prompt without relations.
-    """
+def prompt_grid(traces: Traces, scores: Scores, message: str, note: str) -> Figure:
+    """Blocks: the showcase prompts with the cases in the order of `traces`; "-" is a prompt without relations."""
     first = next(iter(traces.values())).records
-    widths = [1.3, *[1] * len(traces)]
-    fig, grid = grid_of(len(first), ("", *traces), (1.9, 2.05), title, width_ratios=widths)
-    for row, axes in enumerate(grid):
-        record = first[row]
-        axes[0].text(0, 0.5, fill(f"{record.prompt} (seed {record.seed})", 26), fontsize=8.5, va="center")
-        axes[0].set_axis_off()
-        for ax, (case, trace) in zip(axes[1:], traces.items(), strict=True):
-            show(ax, overlay.enlarge(trace.records[row].final))
-            found = scores[case][trace.records[row].index]
-            shares = ["-" if np.isnan(found[key]) else f"{found[key]:.2f}" for key in ("attribute_acc", "relation_acc")]
-            ax.set_xlabel(f"attributes {shares[0]}, relations {shares[1]}", fontsize=7.5)
+    blocks = 2 if len(traces) < 4 else 1
+    note += ". ✗: less than all attributes or relations."
+    fig, grid = picture_grid(len(first), [*traces] * blocks, message, note, [of.prompt for of in first], 2, blocks)
+    for k, axes in enumerate(grid):
+        caption(axes, first[k].prompt)
+        for ax, (case, trace) in zip(axes, traces.items(), strict=True):
+            show(ax, overlay.enlarge(trace.records[k].final))
+            said_of_prompt(ax, scores[case][trace.records[k].index])
     return fig
 
 
-def drag_grid(
-    traces: Mapping[str, Trace], edits: Sequence[np.ndarray], scores: Mapping[str, Sequence[Mapping]], title: str
-) -> Figure:
+def said_of_prompt(ax, row: Mapping, worse: bool = False) -> None:
+    """Under a picture: the shares of its attributes and relations that are right; worse: than before."""
+    shares = [row[key] for key in ("attribute_acc", "relation_acc")]
+    said = ["-" if np.isnan(share) else f"{share:.2f}" for share in shares]
+    below(ax, f"attributes {said[0]}\nrelations {said[1]}" + ", worse" * worse, bool(np.nanmin(shares) < 1))
+
+
+def drag_grid(traces: Traces, edits: Sequence[np.ndarray], scores: Scores, message: str, note: str) -> Figure:
     """Rows: the showcase drags; columns: source with the drag, the rendered edit, the cases (baseline first).
 
     edits: what the pictures should become, uint8 (H, W, 3), in the order of the run.
     """
     first = next(iter(traces.values())).records
-    fig, grid = grid_of(len(first), ("source, drag", "wanted", *traces), (1.75, 2.12), title)
-    for row, axes in enumerate(grid):
-        record = first[row]
+    columns = ["source, drag", "true edit", *traces]
+    note += f". ✗: the handle ends more than {ARRIVED} px off."
+    fig, grid = picture_grid(len(first), columns, message, note, below=2)
+    for record, (k, axes) in zip(first, enumerate(grid), strict=True):
         source = overlay.enlarge(decode_image(record.drag.source))
         show(axes[0], source)
         draw_arrows(axes[0], record.drag, source.shape)
-        axes[0].set_xlabel(fill(f"{record.prompt}, seed {record.seed}", 28), fontsize=8)
+        caption(axes, record.prompt)
         show(axes[1], overlay.enlarge(edits[record.index]))
         for ax, (case, trace) in zip(axes[2:], traces.items(), strict=True):
-            show(ax, overlay.enlarge(trace.records[row].final))
+            show(ax, overlay.enlarge(trace.records[k].final))
             found = scores[case][record.index]
-            ax.set_xlabel(f"{found['drag_md']:.1f} px off, fidelity {found['edit_fidelity']:.2f}", fontsize=8)
+            said = f"likeness {found['edit_fidelity']:.2f}\n{found['drag_md']:.1f} px off"
+            below(ax, said, found["drag_md"] > ARRIVED)
     return fig
 
 
-def combination_grid(
-    traces: Mapping[str, Trace], scenes: Sequence[Combined], scores: Mapping[str, Sequence[Mapping]], title: str
-) -> Figure:
+def combination_grid(traces: Traces, scenes: Sequence[Combined], scores: Scores, message: str, note: str) -> Figure:
     """Rows: the showcase scenes; columns: source with the drag, then the cases; dashes are the wanted boxes.
 
     scenes: the benchmark cases, in the order of the run; scores: case -> the judge's numbers, a row for each of them.
     """
     first = next(iter(traces.values())).records
-    fig, grid = grid_of(len(first), ("source, drag, wanted", *traces), (1.6, 2.25), title)
-    for row, axes in enumerate(grid):
-        asked = scenes[first[row].index]
+    note += f". ✗: box IoU below {PLACED}, or the object more than {ARRIVED} px off."
+    fig, grid = picture_grid(len(first), ["source,\ndrag, boxes", *traces], message, note, below=2)
+    for record, (k, axes) in zip(first, enumerate(grid), strict=True):
+        asked = scenes[record.index]
         source, wanted = overlay.enlarge(decode_image(asked.drag.drag.source)), asked.scene.layout.boxes_only()
         show(axes[0], overlay.draw_wanted(source, wanted))
         draw_arrows(axes[0], asked.drag.drag, source.shape)
-        axes[0].set_xlabel(fill(asked.prompt, 34), fontsize=5.5)
+        caption(axes, asked.prompt, wanted)
         for ax, (case, trace) in zip(axes[1:], traces.items(), strict=True):
-            show(ax, overlay.draw_wanted(overlay.enlarge(trace.records[row].final), wanted))
-            found = scores[case][first[row].index]
-            ax.set_xlabel(f"IoU {found['box_iou']:.2f}, {found['center_dist']:.0f} px off", fontsize=7)
+            show(ax, overlay.draw_wanted(overlay.enlarge(trace.records[k].final), wanted))
+            found = scores[case][record.index]
+            iou, off = found["box_iou"], found["center_dist"]
+            below(ax, f"IoU {iou:.2f}\n{off:.0f} px off", iou < PLACED or off > ARRIVED)
     return fig

@@ -1,18 +1,17 @@
-"""Plots of layout methods and their settings: what placement costs, what a search found, ablations."""
+"""Plots of layout methods and their settings: what placement costs, what a search found."""
 
-from collections.abc import Callable, Mapping
-from itertools import cycle
+from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.figures.style import BASE, METHOD, OTHER, Metrics, arrow
+from helpers.figures.dots import scaled
+from helpers.figures.labels import place_labels
+from helpers.figures.style import BASE, METHOD, SMALL, WIDTH, Metrics, titled
+from helpers.figures.words import INTERVALS, LESS_IS_BETTER, axis
 
-LINEAR_BELOW = {"kernel_distance": 0.02, "seconds": 0.5}  # metrics that range over decades
 SEARCHED = ("box_iou", "recall", "kernel_distance")
 
 
@@ -22,44 +21,42 @@ def front(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ~better.any(1)
 
 
-def pareto_plot(metrics: Metrics, title: str, by_attention: Callable[[str], bool]) -> Figure:
-    """Box IoU against what it costs: kernel distance, CLIP-IQA and seconds, with 95 % intervals; hollow: defaults,
-    filled: tuned, orange: with DGA. The line joins the cases that no other one beats."""
-    fig = Figure(figsize=(16, 5.4), layout="constrained")
-    costs = {"kernel_distance": 1, "clip_iqa": -1, "seconds": 1}
-    for ax, (cost, sign) in zip(fig.subplots(1, len(costs), sharey=True), costs.items(), strict=True):
-        _pareto(ax, metrics, cost, sign, by_attention)
-    fig.suptitle(title, fontsize=10)
+def pareto_plot(
+    metrics: Metrics, message: str, note: str, colors: Mapping[str, str], costs=("kernel_distance", "nfe")
+) -> Figure:
+    """Box IoU against what it costs, with 95 % intervals; the band joins the cases that no other one beats.
+
+    metrics: case in words -> metric -> entry; colors: of each case.
+    """
+    note = f"{note}; {INTERVALS}. Grey band: the cases that no other one beats in both numbers."
+    fig = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    drawn = []
+    for ax, cost in zip(fig.subplots(1, len(costs), sharey=True), costs, strict=True):
+        cases = [case for case in metrics if not pd.isna(metrics[case][cost]["mean"])]
+        x, y = (np.array([metrics[case][name]["mean"] for case in cases]) for name in (cost, "box_iou"))
+        best = front(x if cost in LESS_IS_BETTER else -x, y)
+        order = np.argsort(y[best])
+        ax.plot(x[best][order], y[best][order], color="0.88", lw=7, zorder=0, solid_capstyle="round")
+        for k, case in enumerate(cases):
+            entries = [metrics[case][name] for name in (cost, "box_iou")]
+            ends = [[[entry["mean"] - entry["lo"]], [entry["hi"] - entry["mean"]]] for entry in entries]
+            ax.errorbar(x[k], y[k], *np.abs(ends[::-1]), fmt="o", color=colors[case], lw=0.7, ms=5, zorder=2)
+        scaled(ax, cost, x)
+        ax.set_xlabel(axis(cost))
+        ax.margins(x=0.12)
+        drawn.append((ax, np.stack([x, y], 1), cases))
+    drawn[0][0].set_ylabel(axis("box_iou", "y"))
+    titled(fig, message, note)
+    for ax, points, cases in drawn:
+        place_labels(ax, points, cases, [colors[case] for case in cases])
     return fig
-
-
-def _pareto(ax: Axes, metrics: Metrics, cost: str, sign: int, by_attention: Callable[[str], bool]) -> None:
-    cases = [case for case in metrics if not pd.isna(metrics[case][cost]["mean"])]
-    x, y = (np.array([metrics[case][name]["mean"] for case in cases]) for name in (cost, "box_iou"))
-    on_front = front(sign * x, y)
-    order = np.argsort(y[on_front])
-    ax.plot(x[on_front][order], y[on_front][order], color="0.8", lw=5, zorder=0, solid_capstyle="round")
-    for k, case in enumerate(cases):
-        color = BASE if case == "none" else METHOD if by_attention(case) else OTHER
-        entries = [metrics[case][name] for name in (cost, "box_iou")]
-        ends = [[[entry["mean"] - entry["lo"]], [entry["hi"] - entry["mean"]]] for entry in entries]
-        face = color if case.endswith("_tuned") else "white"
-        ax.errorbar(
-            x[k], y[k], xerr=np.abs(ends[0]), yerr=np.abs(ends[1]), fmt="o", color=color, mfc=face, lw=0.8, ms=5
-        )
-        if case.endswith("_tuned") or case == "none":
-            ax.annotate(case.removesuffix("_tuned"), (x[k], y[k]), (6, 4), textcoords="offset points", fontsize=7.5)
-    if cost in LINEAR_BELOW:
-        ax.set_xscale("symlog", linthresh=LINEAR_BELOW[cost])
-    ax.set_xlabel(f"{cost} {arrow(cost)}")
-    ax.set_ylabel("box_iou ↑")
 
 
 def search_table(searches: Mapping[str, Mapping]) -> pd.DataFrame:
     """One line per case and options tried: means on the dev split; best: what the tuned case uses."""
     rows = [
         {"case": case, "options": said(tried["options"]), "best": tried["options"] == found["best"]}
-        | {name: tried[name]["mean"] for name in (*SEARCHED, "attribute_acc", "seconds")}
+        | {name: tried[name]["mean"] for name in (*SEARCHED, "attribute_acc", "nfe")}
         for case, found in searches.items()
         for tried in found["tried"]
     ]
@@ -67,52 +64,35 @@ def search_table(searches: Mapping[str, Mapping]) -> pd.DataFrame:
 
 
 def said(options: Mapping) -> str:
+    """Options in words: windows as shares of the steps, a strength as its rule and scale."""
+
     def short(value) -> str:
-        return " to ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
+        match value:
+            case {"start": start, "stop": stop}:
+                return f"{100 * start:.0f}–{100 * stop:.0f} %"
+            case {"rule": rule, "scale": scale}:
+                return f"{rule} {scale:g}"
+            case Mapping():
+                return f"({said(value)})"
+        return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
-    return ", ".join(f"{name} {short(value)}" for name, value in options.items()) or "defaults"
-
-
-def search_plot(searches: Mapping[str, Mapping], title: str) -> Figure:
-    """A panel per case: box IoU of the options that were tried, with 95 % intervals, the best in blue."""
-    columns = 2
-    rows = -(-len(searches) // columns)
-    fig = Figure(figsize=(13, 1.9 * rows + 0.5), layout="constrained")
-    axes = list(fig.subplots(rows, columns, squeeze=False, sharex=True).flat)
-    for ax, (case, found) in zip(axes, searches.items(), strict=False):
-        for k, tried in enumerate(found["tried"]):
-            iou = tried["box_iou"]
-            best = tried["options"] == found["best"]
-            ax.plot([iou["lo"], iou["hi"]], [k, k], color=METHOD if best else BASE)
-            ax.plot(iou["mean"], k, "o", color=METHOD if best else BASE)
-        ax.set_yticks(
-            range(len(found["tried"])), [fill(said(tried["options"]), 52) for tried in found["tried"]], fontsize=7
-        )
-        ax.invert_yaxis()
-        ax.set_title(case, fontsize=9)
-    for ax in axes[len(searches) :]:
-        ax.set_axis_off()
-    fig.suptitle(f"box IoU, {title}", fontsize=10)
-    return fig
+    return ", ".join(f"{name.replace('_', ' ')} {short(value)}" for name, value in options.items()) or "as in the paper"
 
 
-def points_plot(ablations: Mapping[str, Metrics], names: tuple[str, ...], title: str) -> Figure:
-    """A row per ablation, a column per metric: every point's mean with its 95 % interval."""
-    heights = [len(points) + 1.6 for points in ablations.values()]
-    fig = Figure(figsize=(3.0 * len(names) + 2, 0.24 * sum(heights) + 0.6), layout="constrained")
-    grid = fig.subplots(len(ablations), len(names), squeeze=False, sharey="row", sharex="col", height_ratios=heights)
-    palette = dict(zip(ablations, cycle(sns.color_palette("colorblind")), strict=False))
-    for axes, (ablation, points) in zip(grid, ablations.items(), strict=True):
-        for ax, name in zip(axes, names, strict=True):
-            for k, entries in enumerate(points.values()):
-                ax.plot([entries[name]["lo"], entries[name]["hi"]], [k, k], color=palette[ablation])
-                ax.plot(entries[name]["mean"], k, "o", color=palette[ablation], ms=4)
-            ax.set_yticks(range(len(points)), list(points), fontsize=7.5)
-            ax.set_ylim(len(points) - 0.4, -0.6)
-        axes[0].set_title(ablation.replace("_", " "), fontsize=9, loc="left")
-    for ax, name in zip(grid[-1], names, strict=True):
-        if name in LINEAR_BELOW:
-            ax.set_xscale("symlog", linthresh=LINEAR_BELOW[name])
-        ax.set_xlabel(f"{name} {arrow(name)}", fontsize=8.5)
-    fig.suptitle(title, fontsize=10)
-    return fig
+def search_plot(searches: Mapping[str, Mapping], message: str, note: str) -> Figure:
+    """A row per case: box IoU of all options that were tried, the best in blue with its interval and in words."""
+    fig = Figure(figsize=(WIDTH, 0.34 * len(searches) + 1.1), layout="constrained")
+    ax = fig.subplots()
+    for row, found in enumerate(searches.values()):
+        for tried in found["tried"]:
+            iou, best = tried["box_iou"], tried["options"] == found["best"]
+            if best:
+                ax.plot([iou["lo"], iou["hi"]], [row, row], color=METHOD, lw=1.5, zorder=2)
+            ax.plot(iou["mean"], row, "o", color=METHOD if best else BASE, mfc=METHOD if best else "white", ms=5)
+    ax.set_yticks(range(len(searches)), list(searches))
+    ax.set_ylim(len(searches) - 0.5, -0.5)
+    ax.set_xlabel(axis("box_iou"))
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(searches)), [fill(said(found["best"]), 58) for found in searches.values()])
+    right.tick_params(labelsize=SMALL, length=0)
+    return titled(fig, message, note)

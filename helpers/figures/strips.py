@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torchvision.utils import flow_to_image
 
 from helpers.conditions import decode_image
 from helpers.figures import overlay
 from helpers.figures.pictures import draw_arrows, show
-from helpers.figures.style import BASE, METHOD
+from helpers.figures.style import BASE, METHOD, SMALL, WIDTH, titled
 from helpers.figures.traces import TERMS, masks_of, window_of
 from helpers.sampling.trace import Record, Trace
 
@@ -21,12 +22,12 @@ def steps_strip(
     """How one picture comes about, baseline above method: x0_hat decoded, and the guide's masks over it, at some steps.
 
     Below: the guide's three losses and the gradient's size at every step; guided steps are shaded. image: which record
-    of the Traces. shown: how many steps. title: model, and what else is to be said; prompt and seed are added.
+    of the Traces. shown: how many steps. title: model, and what else the small print says; prompt and seed are added.
     """
     steps = len(method.timesteps)
     columns = np.linspace(0, steps - 1, min(shown, steps)).round().astype(int)
-    fig = Figure(figsize=(1.45 * (len(columns) + 1), 9.2), layout="constrained")
-    above, below = fig.subfigures(2, 1, height_ratios=(4, 1.35))
+    fig = Figure(figsize=(WIDTH, 7.4), layout="constrained")
+    above, below = fig.subfigures(2, 1, height_ratios=(4, 1.5))
     grid = above.subplots(4, len(columns) + 1)
     for half, trace, name in zip((grid[:2], grid[2:]), (baseline, method), names, strict=True):
         record = trace.records[image]
@@ -37,17 +38,20 @@ def steps_strip(
             show(half[1, k], overlay.draw_wanted(found, record.layout))
         show(half[0, -1], overlay.enlarge(record.final))
         show(half[1, -1], overlay.target(record.layout))
-        half[0, -1].set_title("final", fontsize=9)
-        half[1, -1].set_title("wanted", fontsize=9)
-        half[0, 0].set_ylabel(f"{name}\n$\\hat x_0$", fontsize=10)
-        half[1, 0].set_ylabel(f"{name}\nguide's masks", fontsize=10)
+        half[0, -1].set_title("final")
+        half[1, -1].set_title("asked for")
+        half[0, 0].set_ylabel(f"{name}:\nguess")
+        half[1, 0].set_ylabel(f"{name}:\nguide's masks")
     for ax, step in zip(grid[0], columns, strict=False):
-        ax.set_title(f"step {step + 1}, t={method.timesteps[step]}", fontsize=9)
+        ax.set_title(f"step {step + 1}")
     records = [trace.records[image] for trace in (baseline, method)]
     _curves(below, records, names, {f"dga.{term}": term for term in TERMS}, window_of(method))
     record = method.records[image]
-    fig.suptitle(f"{title}\n“{record.prompt}”, seed {record.seed}, {steps} steps", fontsize=10)
-    return fig
+    note = (
+        f"{title}, seed {record.seed}. Guess: the denoiser's picture at that step. Dashes: what is asked for; filled: "
+        "where the guide sees it. Below: losses and gradient at every step, guided steps shaded."
+    )
+    return titled(fig, f"How “{record.prompt}” comes about, step by step", note)
 
 
 def flow_strip(
@@ -57,7 +61,7 @@ def flow_strip(
     what a warp back by the reference flow leaves as error, at some steps; the reference flow and the losses.
 
     Flows share one scale of colours: hue is direction, saturation length. image: which record of the Traces. shown: how
-    many steps. title: model, and what else is to be said; prompt and seed are added.
+    many steps. title: model, and what else the small print says; prompt and seed are added.
     """
     steps = len(method.timesteps)
     columns = np.linspace(0, steps - 1, min(shown, steps)).round().astype(int)
@@ -67,7 +71,7 @@ def flow_strip(
     colored = flow_to_image(torch.from_numpy(every).float()).permute(0, 2, 3, 1).numpy()
     flows = colored[1:].reshape(2, len(columns), *colored.shape[1:])
     largest = max(record.maps["dma.error"].max() for record in records)
-    fig = Figure(figsize=(1.45 * (len(columns) + 1), 11.5), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 10.2), layout="constrained")
     above, below = fig.subfigures(2, 1, height_ratios=(6, 1.5))
     grid = above.subplots(6, len(columns) + 1)
     for half, record, colors, name in zip((grid[:3], grid[3:]), records, flows, names, strict=True):
@@ -82,20 +86,24 @@ def flow_strip(
         show(half[2, -1], source)
         draw_arrows(half[2, -1], record.drag, source.shape)
         for ax, last in zip(half[:, -1], ("final", "reference", "source, drag"), strict=True):
-            ax.set_title(last, fontsize=9)
-        for ax, what in zip(half[:, 0], ("$\\hat x_0$", "flow", "warp error"), strict=True):
-            ax.set_ylabel(f"{name}\n{what}", fontsize=10)
+            ax.set_title(last)
+        for ax, what in zip(half[:, 0], ("guess", "flow", "warp error"), strict=True):
+            ax.set_ylabel(f"{name}:\n{what}")
     for ax, step in zip(grid[0], columns, strict=False):
-        ax.set_title(f"step {step + 1}, t={method.timesteps[step]}", fontsize=9)
+        ax.set_title(f"step {step + 1}")
     terms = {"dma.displacement": "displacement", "dma.appearance": "appearance", "dma.semantic": "semantic"}
     _curves(below, records, names, terms, window_of(method, "dma"))
-    fig.suptitle(f"{title}\n“{records[0].prompt}”, seed {records[0].seed}, {steps} steps", fontsize=10)
-    return fig
+    note = (
+        f"{title}, seed {records[0].seed}. Guess: the denoiser's picture at that step. Flow: from the source to the "
+        "guess as the guide sees it (hue: direction, saturation: length). Warp error: what is left when the guess is "
+        "warped back by the reference flow. Below: losses and gradient at every step, guided steps shaded."
+    )
+    return titled(fig, f"How “{records[0].prompt}” is dragged, step by step", note)
 
 
 def _curves(fig, records: Sequence[Record], names: Sequence[str], terms: Mapping[str, str], window) -> None:
     """The losses `terms` (curve -> name) and the gradient of baseline and method, one panel each; the window shaded."""
-    titles = {key: f"loss: {name}" for key, name in terms.items()} | {"grad_rms": "rms of the gradient"}
+    titles = {key: f"loss: {name}" for key, name in terms.items()} | {"grad_rms": "size of the gradient"}
     axes = fig.subplots(1, len(titles))
     for ax, (key, title) in zip(axes, titles.items(), strict=True):
         for record, name, color in zip(records, names, (BASE, METHOD), strict=True):
@@ -104,7 +112,9 @@ def _curves(fig, records: Sequence[Record], names: Sequence[str], terms: Mapping
                 ax.plot(np.arange(1, len(curve) + 1), curve, color=color, label=name)
                 ax.set_xlim(0.5, len(curve) + 0.5)
         ax.axvspan(window[0] + 1, window[1] + 1, color=METHOD, alpha=0.1, lw=0)
-        ax.set_title(title, fontsize=9)
-        ax.set_xlabel("step", fontsize=9)
+        ax.set_title(title)
+        ax.set_xlabel("step")
         ax.set_ylim(bottom=0)
-    axes[0].legend(fontsize=8)
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].legend(fontsize=SMALL)

@@ -11,9 +11,11 @@ from helpers.benchmarks.base import LayoutItem
 from helpers.benchmarks.miniature import load_captioned
 from helpers.experiments.layout import Experiment
 from helpers.figures.attention import attention_grid
+from helpers.figures.dots import dots_plot
 from helpers.figures.grids import case_grid
 from helpers.figures.layout import pareto_plot, search_plot, search_table
-from helpers.figures.table import ablation_table
+from helpers.figures.style import BASE, METHOD, OTHER, save
+from helpers.figures.words import DISTANCE, called
 from helpers.metrics import stats
 from helpers.params import Params, load
 from helpers.paths import RESULTS
@@ -26,9 +28,31 @@ LAYOUT = RESULTS / "layout"
 GUIDED = ("none", "dga", "ilgd_dga")  # not by attention alone
 VARIANTS = ("ilgd_share",)  # of ours, by attention alone
 PLACED = ("box_iou", "mask_iou", "box_ap50", "recall", "attribute_acc", "extra_objects")
-LOOKS = ("clip_score", "clip_iqa", "kernel_distance", "frechet", "contrast", "saturation", "nfe", "seconds", "peak_mb")
-SHOWN = ("none", "boxdiff_tuned", "layout_guidance_tuned", "ilgd_tuned", "dga_tuned", "ilgd_dga_tuned")
+LOOKS = ("kernel_distance", "clip_score", "clip_iqa", "contrast", "saturation", "nfe")
+SHOWN = ("none", "ilgd_tuned", "dga_tuned", "ilgd_dga_tuned")
+NAMES = {
+    "none": "unguided",
+    "dga": "DGA",
+    "ilgd": "iLGD",
+    "ilgd_injection": "iLGD, injection only",
+    "ilgd_loss": "iLGD, loss only",
+    "ilgd_share": "iLGD, loss of shares (ours)",
+    "attend_excite": "Attend-and-Excite",
+    "boxdiff": "BoxDiff",
+    "layout_guidance": "layout guidance",
+    "densediffusion": "DenseDiffusion",
+    "multidiffusion": "MultiDiffusion",
+    "composable": "Composable Diffusion",
+    "directed": "Directed Diffusion",
+    "ilgd_dga": "iLGD with DGA",
+}
+COLORED = "Grey: unguided, blue: by attention alone, orange: with DGA's segmenter"
 OVERLAP, ELONGATED = 0.02, 1.3  # share of the smaller box in another; ratio of a box's sides
+
+
+def name(case: str) -> str:
+    """What a case's method is called."""
+    return called(NAMES, case.removesuffix("_tuned"))
 
 
 def by_attention(case: str) -> bool:
@@ -108,18 +132,54 @@ def write(folder: Path, params: Params, reference) -> dict:
 
 
 def draw(folder: Path, params: Params, metrics: dict, scored: dict, searches: dict, traces: dict[str, Trace]) -> None:
-    tuned = {case: trace for case, trace in traces.items() if case.startswith(("none", "ilgd"))}
-    title = about(params)
+    """All pictures of the report."""
+    known, colors = about(params), {}
+    for case in metrics:
+        colors[name(case)] = BASE if case == "none" else METHOD if by_attention(case) else OTHER
+    tuned = {name(case): found for case, found in metrics.items() if case.endswith("_tuned") or case == "none"}
+    defaults = {name(case): found if case != "none" else {} for case, found in metrics.items() if "_tuned" not in case}
+    series = {"defaults": defaults, "tuned": tuned}
+    best = max(tuned, key=lambda case: tuned[case]["box_iou"]["mean"])
+    ious = f"box IoU {tuned[best]['box_iou']['mean']:.2f}, {tuned[name('none')]['box_iou']['mean']:.2f} unguided"
+    tried = next(iter(searches.values()))["tried"]
+    tries, searched = len(tried), tried[0]["box_iou"]["n"]
+    both = f"{known}. {COLORED}. Hollow: the paper's settings (of ours: our own), filled: the best of {tries} on dev"
+    raised = sum(found["best"] != found["tried"][0]["options"] for found in searches.values())
     pictures = {
-        "layout_cases": case_grid(traces, {case: scored[case].rows for case in traces}, title),
-        "layout_table": ablation_table(metrics, PLACED, title),
-        "layout_looks": ablation_table(metrics, [name for name in LOOKS if name in metrics["none"]], title),
-        "layout_pareto": pareto_plot(metrics, title, by_attention),
-        "layout_search": search_plot(searches, title + ", dev split"),
-        "layout_attention": attention_grid(tuned, title, whole(traces["none"])),
+        "layout_cases": case_grid(
+            {name(case) + " tuned" * case.endswith("_tuned"): trace for case, trace in traces.items()},
+            {name(case) + " tuned" * case.endswith("_tuned"): scored[case].rows for case in traces},
+            "The same noise: unguided, by attention, by a segmenter, by both",
+            f"{known}; first test prompt of every number of objects. Dashes: the box that was asked for",
+        ),
+        "layout_table": dots_plot(
+            series, PLACED, f"Where objects come to stand: {best} reaches {ious}", both, None, colors
+        ),
+        "layout_looks": dots_plot(
+            series,
+            LOOKS,
+            "How the same pictures look, and how often the denoiser is asked",
+            f"{DISTANCE}. {both}",
+            None,
+            colors,
+        ),
+        "layout_pareto": pareto_plot(
+            tuned,
+            f"What placement costs: {best} reaches {ious}",
+            f"{known}; each method at the best of {tries} settings. {COLORED}. {DISTANCE}",
+            colors,
+        ),
+        "layout_search": search_plot(
+            {name(case): found for case, found in searches.items()},
+            f"Of {tries} settings another one than the first is best for {raised} of {len(searches)} methods",
+            f"{known}; {searched} layouts of the dev split. Circles: all settings tried; blue: the best with its 95 % "
+            "interval, stated on the right; the test split is drawn with it.",
+        ),
+        "layout_attention": attention_grid(
+            {name(case): trace for case, trace in traces.items() if case != "dga_tuned"}, known, whole(traces["none"])
+        ),
     }
-    for name, picture in pictures.items():
-        picture.savefig(folder / f"{name}.png", dpi=110)
+    save(pictures, folder)
 
 
 if __name__ == "__main__":

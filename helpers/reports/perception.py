@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.figures.perception import perception_plot
+from helpers.figures.style import save
 from helpers.paths import RESULTS
 
 
@@ -20,5 +21,5 @@ def write(folder: Path) -> dict[str, float]:
     ]
     frame = pd.DataFrame(rows)
     frame.round(4).to_csv(folder / "perception.csv", index=False)
-    perception_plot(frame, "mini-sd's one-step guesses of held-out scenes").savefig(folder / "perception.png", dpi=110)
+    save({"perception": perception_plot(frame, "mini-sd's one-step guesses of held-out scenes")}, folder)
     return {"ap50": curves["0"]["detector"]["ap50"], "ap50_x0": curves["50"]["detector"]["ap50"]}

@@ -5,13 +5,33 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.experiments.robustness import Experiment
+from helpers.experiments.robustness import Curve, Experiment
 from helpers.figures.plots import curves_plot, tradeoff_plot
+from helpers.figures.style import save
 from helpers.params import Params, load
 from helpers.pipeline.summary import plain
 from helpers.reports.common import about, publish, rows_of
 
 METRIC = {"layout": "box_iou", "text": "relation_acc", "drag": "drag_md"}  # what a module is for
+
+MODULES = {"layout": "Layout (DGA)", "text": "Prompt (DCA)", "drag": "Drag (DMA)"}
+KNOBS = {  # knob -> title, what is on the axis; of a guide's error by module
+    "guide.layout": ("errors of the segmenter", "noise, logits"),
+    "guide.text": ("errors of the detector", "noise, px"),
+    "guide.drag": ("errors of the flow", "noise, px"),
+    "mask": ("errors of masks", "grown by, px"),
+    "layout_noise": ("shifted boxes", "shift, share of a side"),
+    "layout_missing": ("missing boxes", "probability"),
+    "window": ("guided steps", "share of the steps"),
+    "strength": ("strength", "times the tuned one"),
+    "seed": ("other noise", "seed"),
+}
+
+
+def knob(curve: Curve) -> tuple[str, str]:
+    """Title and axis of a curve."""
+    title, along = KNOBS[f"{curve.knob}.{curve.module}" if curve.knob == "guide" else curve.knob]
+    return f"{MODULES[curve.module]}:\n{title}", along
 
 
 def write(folder: Path, params: Params) -> dict:
@@ -28,15 +48,22 @@ def write(folder: Path, params: Params) -> dict:
         for name, entry in entries.items()
     ]
     pd.DataFrame(rows).to_csv(folder / "robustness.csv", index=False)
-    title = about(params) + " (drags without CFG)"
+    grouped = sorted(metrics, key=lambda curve: list(METRIC).index(modules[curve]))
+    known = about(params) + " (drags without CFG)"
+    strengths = {m: metrics[f"strength_{m}"] for m in METRIC if f"strength_{m}" in metrics}
     pictures = {
-        "robustness": curves_plot(metrics, {curve: METRIC[m] for curve, m in modules.items()}, title),
+        "robustness": curves_plot(
+            {curve: metrics[curve] for curve in grouped},
+            {curve: METRIC[m] for curve, m in modules.items()},
+            {curve: knob(params.case(curve)) for curve in metrics},
+            "One knob of one module turned, everything else as in its experiment",
+            known,
+        ),
         "robustness_strength": tradeoff_plot(
-            {m: metrics[f"strength_{m}"] for m in METRIC if f"strength_{m}" in metrics}, METRIC, title
+            strengths, METRIC, MODULES, "What more strength buys and costs; numbers are times the tuned one", known
         ),
     }
-    for key, picture in pictures.items():
-        picture.savefig(folder / f"{key}.png", dpi=110)
+    save(pictures, folder)
     return metrics
 
 

@@ -24,23 +24,39 @@ def pair():
     return run(range(5), 0, 0.25), run([n + 100 * (n in OTHERS) for n in range(5)], 255, 1.0)
 
 
-def test_the_first_pictures_that_changed_stand_above_what_was_kept(pair):
-    fig = best_of_grid({"guided": pair}, PROMPTS, "a title", shown=2)
+def panels(fig, rows):
+    """The panels of a grid, and what stands above its rows."""
+    grid = np.array(fig.axes).reshape(rows, 2)
+    return grid, [[text.get_text().replace("\n", " ") for text in row[0].texts] for row in grid]
+
+
+def test_the_first_pictures_that_changed_stand_left_of_what_was_kept(pair):
+    fig = best_of_grid({"guided": pair}, PROMPTS, "tiny", shown=2)
     FigureCanvasAgg(fig).draw()
-    grid = np.array(fig.axes).reshape(2, 2)
-    assert [ax.get_title().replace("\n", " ") for ax in grid[0]] == [PROMPTS[k] for k in OTHERS[:2]]
-    assert [[ax.images[0].get_array().max() for ax in line] for line in grid] == [[0, 0], [255, 255]]
-    assert grid[0, 0].get_xlabel() == "attributes 0.25\nrelations -"
-    assert grid[1, 1].get_xlabel() == "attributes 1.00\nrelations 0.50"
-    assert [ax.get_ylabel() for ax in grid[:, 0]] == ["guided: first", "guided: kept"]
+    grid, said = panels(fig, 2)
+    assert said == [[PROMPTS[k]] for k in OTHERS[:2]]
+    assert [[ax.images[0].get_array().max() for ax in line] for line in grid] == [[0, 255]] * 2
+    assert grid[0, 0].get_xlabel() == "attributes 0.25\nrelations - ✗", "not all attributes"
+    assert grid[1, 1].get_xlabel() == "attributes 1.00\nrelations 0.50 ✗", "not all relations"
+    assert [text.get_text() for text in fig.texts[2:]] == ["guided:\nfirst try", "guided:\nkept"]
+
+
+def test_the_message_counts_all_that_were_drawn_again_and_the_worse_are_marked(pair):
+    first, kept = pair
+    kept[1][3]["relation_acc"], kept[1][3]["attribute_acc"] = 0.0, 0.5  # .25 in the mean after .375
+    short = tuple((pictures[:4], rows) for pictures, rows in (first, kept))
+    fig = best_of_grid({"guided": short}, PROMPTS, "tiny")
+    assert "guided 3 (2 better, 1 worse)" in fig.texts[0].get_text().replace("\n", " "), "also without a picture"
+    grid, _ = panels(fig, 2)
+    assert [ax.get_xlabel().endswith(", worse ✗") for ax in grid.flat] == [False, False, False, True]
 
 
 def test_fewer_changed_pictures_leave_panels_empty(pair):
     same = run(range(5), 0, 0.5)
     fig = best_of_grid({"a": pair, "b": (same, same)}, PROMPTS, "", shown=4)
     FigureCanvasAgg(fig).draw()
-    filled = [[bool(ax.images) for ax in line] for line in np.array(fig.axes).reshape(4, 4)]
-    assert filled == [[True] * 3 + [False]] * 2 + [[False] * 4] * 2
+    filled = [[bool(ax.images) for ax in row] for row in np.array(fig.axes).reshape(6, 2)]
+    assert filled == [[True] * 2, [False] * 2] * 3, "row by row, the pairs side by side"
 
 
 def entry(mean):
@@ -49,16 +65,16 @@ def entry(mean):
 
 def test_budget_plot_joins_cases_over_cost():
     cases = ("none", "none_again", "full")
-    costs = {"nfe": (40.0, 60.0, 88.0), "seconds": (1.0, 1.5, 5.0), "recall": (0.9, 0.95, 0.97)}
+    costs = {"nfe": (40.0, 60.0, 88.0), "recall": (0.9, 0.95, 0.97)}
     metrics = {case: {name: entry(values[k]) for name, values in costs.items()} for k, case in enumerate(cases)}
     metrics["full"]["recall"]["n"] = 4
-    fig = budget_plot(metrics, {"unguided": cases[:2], "guided": cases[2:]}, ("recall",), "a title")
+    lines = {"unguided": {"none": "once", "none_again": "again"}, "guided": {"full": "once"}}
+    fig = budget_plot(metrics, lines, ("recall",), "a message", "tiny")
     FigureCanvasAgg(fig).draw()
-    above, below = fig.axes
-    lines = [[line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == "-"] for ax in fig.axes]
-    assert lines == [[[40, 60], [88]], [[1, 1.5], [5]]]
-    assert above.lines[0].get_ydata().tolist() == [0.9, 0.95]
-    bars = above.collections[0].get_segments()
+    (ax,) = fig.axes
+    assert [line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == "-"] == [[40, 60], [88]]
+    assert ax.lines[0].get_ydata().tolist() == [0.9, 0.95]
+    bars = ax.collections[0].get_segments()
     np.testing.assert_allclose(bars[1][:, 1], [0.85, 1.15])
-    assert [text.get_text() for text in below.texts] == ["once", "again", "once (n = 4)"]
-    assert above.get_ylabel() == "recall ↑" and below.get_xlabel() == "seconds per picture"
+    assert [text.get_text() for text in ax.texts] == ["once", "again", "once\n(n = 4)"]
+    assert ax.get_ylabel() == "share of objects found\n↑ better" and "evaluations" in ax.get_xlabel()
