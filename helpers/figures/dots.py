@@ -49,7 +49,7 @@ def dots_plot(
         label.set_fontweight("normal" if sizes[case] else "bold")
     for ax in axes[len(names) :]:
         ax.set_axis_off()
-    n = f"n\u00a0=\u00a0{max(counts)}" if len(counts) == 1 else "in brackets: n"
+    n = f"n\u00a0=\u00a0{max(counts, default=0)}" if len(counts) < 2 else "in brackets: n"
     verdict = f". {VERDICTS}" if differences else ""
     return titled(fig, message, f"{note}; {n}; {INTERVALS}{verdict}.")
 

@@ -19,17 +19,21 @@ MISTAKEN = 40  # what a place costs that is nearer to another point; other costs
 def place_labels(
     ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], colors: Sequence[str] | None = None
 ) -> None:
-    """Writes names beside points (x, y); a thin line leads to those that found room only farther away.
+    """Writes names beside points (x, y) that exist; a thin line leads to those that found room only farther away.
 
     Call it when all else has been drawn: the figure's layout must not change afterwards.
     """
     fig = ax.figure.get_figure(root=True)
     fig.draw_without_rendering()
     scale, frame, at = fig.dpi / 72, ax.get_window_extent(), ax.transData.transform(points)
-    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in at]
+    taken = [
+        Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in at[np.isfinite(at).all(1)]
+    ]
     taken += [ax.get_legend().get_window_extent()] if ax.get_legend() else []
     lines = _lines(ax)
     for k, (place, name) in enumerate(zip(points, names, strict=True)):
+        if not np.isfinite(place).all():
+            continue
         color = colors[k] if colors else "0.2"
         label = ax.annotate(
             name, place, (0, 0), textcoords="offset points", fontsize=SMALL, color=color, ha="center", va="center",

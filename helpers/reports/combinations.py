@@ -8,7 +8,7 @@ from helpers.experiments.combinations import CombinationCase, Experiment
 from helpers.figures.combinations import cosines_plot
 from helpers.figures.dots import dots_plot
 from helpers.figures.grids import combination_grid
-from helpers.figures.style import BASE, Metrics, save
+from helpers.figures.style import Metrics, save
 from helpers.params import Params, load
 from helpers.pipeline.score import Scored
 from helpers.pipeline.summary import plain
@@ -22,7 +22,7 @@ ALL = ("text", "layout", "drag")
 
 def name(modules, weights: str) -> str:
     """The case of these modules."""
-    return "_".join(modules) + ("_paper" if weights == "paper" else "")
+    return ("_".join(modules) or "none") + ("_paper" if weights == "paper" else "")
 
 
 def write(folder: Path, params: Params, reference) -> dict:
@@ -100,8 +100,7 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict[str, Scored],
             apart(chosen, metrics),
             ["nfe"],
             "How often the denoiser is asked",
-            f"{both} and early steps repeated; grey: nothing guides",
-            colors={called([]): BASE, called(["source"]): BASE},
+            f"{both} and early steps repeated",
             columns=1,
         ),
     }

@@ -76,7 +76,8 @@ def draw(folder: Path, params: Params, metrics: dict, sweep: dict, scored: dict,
             {called(NAMES, case): trace for case, trace in traces.items()},
             {called(NAMES, case): scored[case].rows for case in traces},
             "The same noise, unguided and with dense geometry alignment (DGA)",
-            f"{known}; first test prompt of every number of objects. Dashes: what was asked for",
+            f"{known}; first test prompt of every number of objects. All terms: coverage, size and distance of boxes. "
+            "Dashes: what was asked for",
         ),
         "dga_steps": steps_strip(
             traces["none"], traces["full"], ("unguided", "DGA"), known, whole(traces["none"])

@@ -144,13 +144,14 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict, searches: di
     tried = next(iter(searches.values()))["tried"]
     tries, searched = len(tried), tried[0]["box_iou"]["n"]
     both = f"{known}. {COLORED}. Hollow: the paper's settings (of ours: our own), filled: the best of {tries} on dev"
-    raised = sum(found["best"] != found["tried"][0]["options"] for found in searches.values())
+    kept = sum(found["best"] == found["tried"][0]["options"] for found in searches.values())
     pictures = {
         "layout_cases": case_grid(
             {name(case) + " tuned" * case.endswith("_tuned"): trace for case, trace in traces.items()},
             {name(case) + " tuned" * case.endswith("_tuned"): scored[case].rows for case in traces},
             "The same noise: unguided, by attention, by a segmenter, by both",
-            f"{known}; first test prompt of every number of objects. Dashes: the box that was asked for",
+            f"{known}; first test prompt of every number of objects; tuned: the best of {tries} on dev layouts. "
+            "Dashes: the box that was asked for",
         ),
         "layout_table": dots_plot(
             series, PLACED, f"Where objects come to stand: {best} reaches {ious}", both, None, colors
@@ -171,7 +172,7 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict, searches: di
         ),
         "layout_search": search_plot(
             {name(case): found for case, found in searches.items()},
-            f"Of {tries} settings another one than the first is best for {raised} of {len(searches)} methods",
+            f"The first of {tries} settings is the best for {kept} of {len(searches)} methods",
             f"{known}; {searched} layouts of the dev split. Circles: all settings tried; blue: the best with its 95 % "
             "interval, stated on the right; the test split is drawn with it.",
         ),
