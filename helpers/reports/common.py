@@ -15,7 +15,7 @@ from helpers.benchmarks.base import Item
 from helpers.figures.style import use_style
 from helpers.files import remove_folder, writing
 from helpers.judges.loading import load_judge
-from helpers.miniature.vocabulary import SIDE
+from helpers.judges.recogniser import SIDE
 from helpers.params import Params
 from helpers.paths import FIGURES, RESULTS
 from helpers.pipeline.score import Scored, load_score, reference_features
