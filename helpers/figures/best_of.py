@@ -46,8 +46,8 @@ def best_of_grid(pairs: Mapping[str, tuple[Tries, Tries]], prompts: Sequence[str
     places = list(chain(*zip_longest(*drawn.values())))
     note += ". Better: a larger share of attributes and relations is right. ✗: not all are"
     said = [prompts[k] for k in places if k is not None] or [""]
-    rows = max(lines, 1) * len(pairs)
-    fig, grid = picture_grid(rows, titles, message, note, said, 2, len(pairs), largest=1.7)
+    count = max(lines, 1) * len(pairs)
+    fig, grid = picture_grid(count, titles, message, note, said, 2, len(pairs), largest=1.7)
     for axes, k, (before, after) in zip(grid, places, [*pairs.values()] * lines, strict=False):
         if k is None:
             for ax in axes:
@@ -67,12 +67,8 @@ def budget_plot(
     cases, case -> name, the first of them drawn once. n is said where it is smaller."""
     fig, drawn = Figure(figsize=(WIDTH, 3.5), layout="constrained"), []
     for ax, name in zip(np.atleast_1d(fig.subplots(1, len(names))), names, strict=True):
-        most, points, said, colors = (
-            max(metrics[case][name]["n"] for cases in lines.values() for case in cases),
-            [],
-            [],
-            [],
-        )
+        most = max(metrics[case][name]["n"] for cases in lines.values() for case in cases)
+        points, said, colors = [], [], []
         for color, (label, cases) in zip((BASE, METHOD), lines.items(), strict=True):
             entries = [metrics[case][name] for case in cases]
             x, y = [metrics[case]["nfe"]["mean"] for case in cases], [entry["mean"] for entry in entries]

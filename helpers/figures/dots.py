@@ -29,7 +29,7 @@ def dots_plot(
     series: what it is -> case in words -> metric -> entry; of several the last is filled, the others are hollow. A case
     without entries is a heading. differences: the key of the paired difference that is shown instead of the mean, for
     all metrics or for each. colors: case -> colour of its means; from a grey one, a baseline, dashes go on.
-    """  # fmt: skip
+    """
     rows = list(dict.fromkeys(case for metrics in series.values() for case in metrics))
     sizes = {case: _sizes([m[case] for m in series.values() if case in m], names) for case in rows}
     counts = {max(own) for own in sizes.values() if own}
@@ -85,11 +85,8 @@ def scaled(ax: Axes, name: str, ends: Sequence[float]) -> None:
     """Few ticks; a kernel distance that ranges over decades gets a logarithm beyond .1."""
     if name == "kernel_distance" and np.nanmax(np.abs(ends), initial=0) > 1:
         ax.set_xscale("symlog", linthresh=0.1, linscale=0.6)
-        ticks = [
-            tick
-            for tick in (-10, -1, -0.1, 0, 0.1, 1, 10, 100)
-            if np.nanmin(ends) <= tick <= np.nanmax(ends) or tick == 0
-        ]
+        decades = np.array([-10, -1, -0.1, 0, 0.1, 1, 10, 100])
+        ticks = decades[(decades >= min(0, np.nanmin(ends))) & (decades <= max(0, np.nanmax(ends)))]
         ax.xaxis.set_major_locator(FixedLocator(ticks))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_locator(NullLocator())

@@ -30,7 +30,7 @@ def picture_grid(
     titles: Sequence[str],
     message: str,
     note: str,
-    above: int = 1,
+    above: int | Sequence[str] = 1,
     below: int = 1,
     blocks: int = 1,
     largest: float = 1.8,
@@ -39,7 +39,7 @@ def picture_grid(
 
     titles: of the columns of all blocks. above: how many lines of text a row has room for over its panels, or the
     captions that find room there; below: lines under them. blocks: how many rows stand side by side. largest: inches.
-    """  # fmt: skip
+    """
     columns, lines = len(titles) // blocks, -(-rows // blocks)
     between = GAP * (columns * blocks - 1) + (APART - GAP) * (blocks - 1)
     side = min((WIDTH - 2 * EDGE - between) / (columns * blocks), largest)
@@ -92,17 +92,8 @@ def caption(axes: Sequence[Axes], text: str, layout: Layout | None = None) -> No
             words[-1] = HPacker(children=[words[-1], _words(text[at])], align="baseline", pad=0, sep=2)
             at += 1
     line = HPacker(children=[*words, _words(text[at:].strip())], align="baseline", pad=0, sep=4)
-    ax.add_artist(
-        AnnotationBbox(
-            line,
-            frameon=False,
-            pad=0.15,
-            annotation_clip=False,
-            xycoords="axes fraction",
-            xy=(0, 1),
-            box_alignment=(0, 0),
-        )
-    )
+    corner = {"xy": (0, 1), "xycoords": "axes fraction", "box_alignment": (0, 0)}
+    ax.add_artist(AnnotationBbox(line, **corner, pad=0.15, frameon=False, annotation_clip=False))
 
 
 def _words(text: str, **look) -> TextArea:
@@ -118,7 +109,6 @@ def draw_arrows(ax: Axes, drag: Drag, shape: Sequence[int], color: str = OTHER) 
     """A drag's handles and targets over a picture of this shape."""
     for move in drag.moves:
         ends = [np.array(point) * (shape[1], shape[0]) - 0.5 for point in (move.handle, move.target)]
-        ax.annotate(
-            "", ends[1], ends[0], arrowprops={"arrowstyle": "->", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-        )
+        look = {"arrowstyle": "->", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", ends[1], ends[0], arrowprops=look)
         ax.plot(*ends[0], "o", color=color, ms=4)
