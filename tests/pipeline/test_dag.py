@@ -111,7 +111,6 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.xfail(strict=True, reason="all results are being computed anew")
 def test_a_fresh_clone_has_nothing_to_recompute(clone):
     output = call(clone, "dvc", "repro", "--allow-missing", "--dry")
     assert not ran(output)

@@ -1,4 +1,4 @@
-"""Figures show words: every case, knob and ablation of params.yaml has some."""
+"""Figures show words for cases, knobs and ablations."""
 
 import pytest
 
@@ -23,9 +23,10 @@ from helpers.reports import robustness as robustness_report
         (ilgd, ilgd_report.HEADINGS),
     ],
 )
-def test_every_case_has_a_name_and_no_two_have_one(experiment, names):
+def test_names_are_of_cases_and_no_two_have_one(experiment, names):
+    """A case without a name is called by its id."""
     cases = load(experiment.Experiment, "smoke").experiment.cases
-    assert set(cases) == set(names) and len({*names.values()}) == len(names)
+    assert set(names) <= set(cases) and len({*names.values()}) == len(names)
 
 
 def test_every_curve_has_a_title_of_its_own_and_an_axis():
