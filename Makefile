@@ -37,7 +37,7 @@ repro: weights
 	@python -m helpers.pipeline.repro $(if $(FORCE),--force)
 	@mkdir -p $(QUICKSTART)
 	@echo "four layouts, sampled live on this machine"
-	@papermill --no-progress-bar -k python3 -p profile quick -p out $(QUICKSTART) notebooks/start/quickstart.ipynb $(QUICKSTART)/quickstart.ipynb
+	@papermill --no-progress-bar -k python3 -p out $(QUICKSTART) notebooks/start/quickstart.ipynb $(QUICKSTART)/quickstart.ipynb
 	@echo; echo "every result is up to date: figures/ (numbers in figures/metrics.json)"
 	@echo "made live on this machine:  $(QUICKSTART)/quickstart.png"
 	@echo "the executed notebook:      $(QUICKSTART)/quickstart.ipynb"

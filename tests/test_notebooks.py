@@ -17,6 +17,7 @@ ALLOWED = {
     "out",
     "folder",
     "start",
+    "steps",
 }  # names of parameters that a notebook may have
 
 
