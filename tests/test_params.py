@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from helpers.experiments import check, combinations, dca, dga, dma, ilgd, layout, robustness
-from helpers.params import Profile, load, read, section
+from helpers.params import Profile, load, section
 from helpers.paths import ROOT
 from helpers.pipeline.fingerprint import ROLES
 from helpers.pipeline.report import reports
@@ -127,10 +126,9 @@ SETTINGS = [  # of methods, which the methods themselves know
 
 
 @pytest.mark.parametrize(("old", "new", "said"), SETTINGS, ids=[new.strip() for _, new, _ in SETTINGS])
-def test_a_wrong_setting_of_a_method_is_named_before_any_stage_begins(tmp_path, monkeypatch, old, new, said):
-    monkeypatch.setattr(check, "read", partial(read, changed(tmp_path, old, new)))
+def test_a_wrong_setting_of_a_method_is_named_before_any_stage_begins(tmp_path, old, new, said):
     with pytest.raises(ValueError, match=re.escape(said)) as error:
-        check.check()
+        check.check(changed(tmp_path, old, new))
     assert "params.yaml is not valid; correct dga.cases." in str(error.value)
 
 
@@ -149,12 +147,151 @@ def test_a_wrong_setting_of_a_method_is_named_before_any_stage_begins(tmp_path, 
         ("robustness", lambda own: own["cases"]["mask_error"].update(knob="maks"), "robustness.cases.mask_error.knob"),
     ],
 )
-def test_every_block_is_checked_with_what_it_searches_and_varies(tmp_path, monkeypatch, block, change, said):
+def test_every_block_is_checked_with_what_it_searches_and_varies(tmp_path, block, change, said):
     values = yaml.safe_load(TEXT)
     change(values[block])
-    monkeypatch.setattr(check, "read", partial(read, written(tmp_path, yaml.safe_dump(values, sort_keys=False))))
     with pytest.raises(ValueError, match=re.escape(said)):
-        check.check()
+        check.check(written(tmp_path, yaml.safe_dump(values, sort_keys=False)))
+
+
+def put(tmp_path, place: str, value) -> Path:
+    """params.yaml with a value at a place, "layout.search.ilgd.0"; without a value the entry is removed."""
+    values = yaml.safe_load(TEXT)
+    *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    block = values
+    for part in path:
+        block = block[part]
+    if value is ...:
+        del block[last]
+    else:
+        block[last] = value
+    return written(tmp_path, yaml.safe_dump(values, sort_keys=False))
+
+
+DGA, FUSED = {"method": "dga"}, {"method": "multidiffusion"}
+TOGETHER = [  # where, what is put there, what is said: what the sampler alone would have refused, hours later
+    ("dga.cases.window_30.beside", DGA, "dga.cases.window_30: guidance holds 'dga' twice"),
+    ("layout.search.ilgd_dga.1.beside", {"method": "ilgd"}, "layout.search.ilgd_dga[1]: guidance holds 'ilgd' twice"),
+    ("ilgd.cases.masks.grid.beside", [DGA, {"method": "ilgd"}], "guidance holds 'ilgd' twice"),
+    ("layout.cases.composable.beside", FUSED, "layout.cases.composable: composable and multidiffusion each decide how"),
+    ("dga.cases.window_30.beside", {"method": "cfg"}, None),  # in the place of the pipeline's own
+    ("dma.cases.flow_error.beside", {"method": "cfg"}, None),  # which drags have not
+    ("dga.cases.mine", {"images": "subset", "method": "dma"}, "dga.cases.mine: dma: "),
+    ("dma.cases.mine", {"images": "subset", "method": "ilgd"}, "'layouts': name a method that needs only what"),
+    ("combinations.cases.text.modules", ["text", "text"], "combinations.cases.text: modules ['text', 'text'] names"),
+    ("combinations.cases.drag.modules", ["drag", "source"], "combinations.cases.drag: guidance holds 'dma' twice"),
+    ("combinations.cases.text_paper.modules", [], "text_paper: modules [] has nothing that `weights: paper` weighs"),
+    ("combinations.cases.none.modules", [], None),
+    ("dma.cases.full.beside", {"method": "cfg"}, "combinations.cases.drag_paper: modules ['drag'] as `weights: paper`"),
+    ("dca.cases.attributes_relations", ..., "is no other case"),
+    ("layout.search.ilgd.0", DGA, "layout.search.ilgd[0]: method is the case's own ('dga'): leave it out"),
+    ("layout.search.ilgd.0", {"baseline": "dga"}, "layout.search.ilgd[0]: baseline is the case's own"),
+    ("ilgd.cases.windows.settings.method", "dga", "ilgd.cases.windows.settings: method is the case's own"),
+    ("ilgd.cases.windows.grid.method", ["dga"], "ilgd.cases.windows.grid: method is the case's own"),
+    ("ilgd.cases.many.grid.split", ["tset"], "ilgd.cases.many.grid.split: unknown split 'tset': use one of dev, test"),
+    ("ilgd.cases.masks.grid.layout", ["mask"], "ilgd.cases.masks.grid.layout: unknown layout 'mask': use one of boxes"),
+    ("ilgd.cases.sizes.grid.size", [64], "params.yaml is not valid; correct ilgd.cases: "),
+    ("layout.cases.dga_tuned", DGA, "layout.cases.dga_tuned: _tuned is what the search adds"),
+    ("layout.cases.mine_tuned", DGA, "layout.cases.mine_tuned: _tuned is what the search adds"),
+]
+
+
+def checked(path: Path, said: str | None) -> None:
+    if said is None:
+        return check.check(path)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check.check(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"), TOGETHER, ids=[f"{place}: {value}" for place, value, _ in TOGETHER]
+)
+def test_what_cannot_be_sampled_together_is_named_before_any_stage_begins(tmp_path, place, value, said):
+    checked(put(tmp_path, place, value), said)
+
+
+NAMED = [
+    ("dga.guide", "guide_segmenter", "dga.guide: there is no model 'guide_segmenter': did you mean 'guide-segmenter'?"),
+    ("dga.guide", "Judge", "correct dga.guide: there is no model 'Judge': "),
+    ("dca.detector", "models/clipp", "correct dca.detector: there is no model 'models/clipp': did you mean 'clip'?"),
+    ("dma.flow", "raft_larg", "correct dma.flow: there is no model 'raft_larg'"),
+    ("dma.clicks", "samm", "correct dma.clicks: there is no model 'samm'"),
+    ("dma.features", "dinov2", "correct dma.features: there is no model 'dinov2'"),
+    ("layout.guide", "raft_large", "correct layout.guide: there is no model 'raft_large'"),
+    ("ilgd.guide", " ", "correct ilgd.guide: there is no model ' '"),
+    ("dma.flow", "raft_large", None),
+    ("dga.guide", "CIDAS/clipseg-rd64-refined", None),
+    ("dga.guide", "models/guide-segmenter", None),
+    ("sampling.backbone", "mini-sdd", "correct sampling.backbone: unknown backbone 'mini-sdd': use one of mini-sd, "),
+    ("sampling.backbone", "judge", "correct sampling.backbone: unknown backbone 'judge'"),
+    ("sampling.backbone", "models/judge", "correct sampling.backbone: unknown backbone 'models/judge'"),
+    ("sampling.backbone", "models/mini-sdd", "correct sampling.backbone: unknown backbone 'models/mini-sdd'"),
+    ("sampling.backbone", "sd15", None),
+    ("sampling.backbone", "models/mini-sd", None),
+    ("sampling.backbone", "stabilityai/sdxl-turbo", None),
+    ("dga.benchmark", "x", "correct dga.benchmark: unknown benchmark 'x'; choose one of miniature, "),
+    ("dga.benchmark", "base", "correct dga.benchmark: unknown benchmark 'base'"),
+    ("ilgd.benchmark", "miniature_edits", "correct ilgd.benchmark: unknown benchmark 'miniature_edits'"),
+    ("training.cilp", {"smoke": {"batch": 2, "steps": [1]}}, "correct training: unknown model 'cilp': use one of auto"),
+    ("training.clip.qick", {"batch": 2, "steps": [1]}, "correct training.clip: unknown profile 'qick': use one of"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "said"), NAMED, ids=[f"{place}: {value}" for place, value, _ in NAMED])
+def test_a_model_or_benchmark_that_is_nowhere_is_named(tmp_path, place, value, said):
+    checked(put(tmp_path, place, value), said)
+
+
+def test_a_model_that_is_not_pulled_is_known(tmp_path, monkeypatch):
+    def missing(*names):
+        raise FileNotFoundError("run `dvc pull`")
+
+    monkeypatch.setattr(check, "source", missing)
+    check.check()
+
+
+BROKEN = [
+    *((block, value, f"correct {block}: it is {value!r}, without entries: state them as `name: ...`")
+      for block in ("profiles", "run", "sampling", "training", "training.clip") for value in (None, {}, [3], "quick")),
+    ("run.profile", ..., "correct run: it is {}, without entries"),
+    ("run.profle", "quick", "correct run: unknown entry 'profle': run has only the entry profile"),
+    ("run.profile", ["quick"], "correct run.profile: it is ['quick']: name one of smoke, quick, full"),
+    ("run.profile", None, "correct run.profile: it is None: name one of smoke, quick, full"),
+    ("run.profile", "qick", "correct run.profile: unknown profile 'qick': use one of smoke, quick, full"),
+    ("profiles.quick", None, "profiles.quick: Input should be a valid dictionary"),
+    ("training.clip.quick", None, "training.clip.quick: Input should be a valid dictionary"),
+    ("run", ..., "unknown block 'run': use one of profiles"),
+    *((name, value, f"unknown block {name!r}: use one of run, profiles, sampling, training, combinations, dca, dga")
+      for name in ("best_of", "methods", "fixtures", "check", "igld") for value in (None, {"cases": {}})),
+    ("dga", None, "dga: Input should be a valid dictionary"),
+    ("dga.cases", None, "dga.cases: Input should be a valid dictionary"),
+    *(("dga.cases.full", value, f"correct dga.cases.full: it is {value!r}, without entries: state them as `name: ...`")
+      for value in (None, 7, "none", ["none"])),
+    ("dga.cases.window_30", None, "dga.cases.window_30: Input should be a valid dictionary"),
+    ("layout.cases.none", 7, "layout.cases.none: Input should be a valid dictionary"),
+    ("layout.search", None, "layout.search: Input should be a valid dictionary"),
+    ("ilgd.cases.many.grid.case", [["none"]], "params.yaml is not valid; correct ilgd.cases: "),
+    *((f"{place}.paper", value, f"{place.replace('.0', '[0]')}.paper: it is {value!r}: use true or false")
+      for place in ("layout.cases.boxdiff", "layout.cases.ilgd_dga.beside", "layout.search.ilgd.0",
+                    "dga.cases.window_30", "ilgd.cases.windows.settings") for value in (1, "yes", 0, None)),
+    ("ilgd.cases.losses.grid.paper", [True, 1], "ilgd.cases.losses.grid.paper: it is 1: use true or false"),
+    ("ilgd.cases.losses.grid.paper", [True, False], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value", "said"), BROKEN, ids=[f"{place}: {value}" for place, value, _ in BROKEN])
+def test_what_has_no_entries_or_another_kind_of_value_is_named(tmp_path, place, value, said):
+    checked(put(tmp_path, place, value), said)
+
+
+@pytest.mark.parametrize("name", ["a.b", "..", "x y", 3, None])
+def test_a_block_that_is_no_experiment_lists_the_experiments(tmp_path, name):
+    values = yaml.safe_load(TEXT) | {name: {"cases": {}}}
+    checked(written(tmp_path, yaml.safe_dump(values, sort_keys=False)), f"unknown block {name!r}: use one of run, ")
+
+
+def test_a_case_may_be_called_paper(tmp_path):
+    check.check(put(tmp_path, "dga.cases.paper", {"images": "subset", "method": "dga", "paper": True}))
 
 
 def test_the_file_as_it_is_passes_the_check():
