@@ -20,6 +20,9 @@ from helpers.reports import common
 from helpers.sampling.trace import Record, Trace
 
 
+PARAMS = read()  # read it anew where it is changed
+
+
 @pytest.fixture
 def places(monkeypatch, tmp_path):
     """figures/ and results/ in a folder of their own."""
@@ -287,6 +290,92 @@ def test_a_wrong_name_in_the_template_is_told(places, monkeypatch, tmp_path):
             report.page(by_hand(read()), read())
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("one\n{% if %}", "results.md.j2, line 2: Expected an expression, got 'end of statement block': correct the"),
+        ("{% if true %}", "results.md.j2, line 1: Unexpected end of template."),
+        ("\n\n{{ 3 | meen }}", "results.md.j2, line 3: No filter named 'meen': correct the template"),
+        (b"\xe9", "results.md.j2 is not UTF-8 (unexpected end of data at byte 0): save it as UTF-8"),
+        (None, "results.md.j2 is missing: run `git checkout "),
+        (
+            "\n{{ metrics.dga.full | mean }}",
+            "results.md.j2, line 2: `mean` is given metrics.dga.full, which has no mean",
+        ),
+        ("{{ metrics.dga.full.box_iou.mean | mean }}", "results.md.j2, line 1: `mean` is given 0.5, which has no mean"),
+        ("{{ metrics.dga.full.box_iou | number }}", "`number` is given metrics.dga.full.box_iou, which is none: name"),
+        ("{{ metrics.dga.full.box_iou | percent }}", "`number` is given metrics.dga.full.box_iou, which is none: name"),
+        ("{{ 'much' | percent }}", "`number` is given 'much', which is none"),
+        ("{{ true | number }}", "`number` is given True, which is none"),
+        ("{{ metrics.dga.full.box_iou.mean | change }}", "`change` is given 0.5, which has no mean, lo, hi: give it"),
+        ("{{ metrics.dga.full.box_iou.mean | verb }}", "`verb` is given 0.5, which has no lo, hi: give it lo and hi"),
+        ("{{ metrics.dga | verb }}", "`verb` is given metrics.dga, which has no lo, hi"),
+        ("{{ metrics.dga.full.box_iou | share(0.5) }}", "`share` is given 0.5, which has no mean"),
+        ("{{ metrics.dga.fulll | mean }}", "results.md.j2 asks for metrics.dga.fulll, but metrics.dga has none, "),
+        ("{{ metrics.dga.full.box_iou.diff_last | verb }}", "asks for metrics.dga.full.box_iou.diff_last, but "),
+        ("{{ metrics.dga.full.box_iou.means | number }}", "asks for metrics.dga.full.box_iou.means, but "),
+        ("{{ metrics.dga + 1 }}", "results.md.j2, line 1: unsupported operand"),
+        ("{{ 1 / 0 }}", "results.md.j2, line 1: division by zero"),
+        ("\n{% if ran('dag.full') %}.{% endif %}", "line 2: ran('dag.full') names no case of an experiment: use <exp"),
+        (
+            "{% if ran('dga.full', 'full') %}.{% endif %}",
+            "ran('full') names no case of an experiment: use <experiment>",
+        ),
+        (
+            "{% if ran('dga') %}.{% endif %}",
+            "ran('dga') names no case of an experiment: use <experiment>.<case>, of dga",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_template_is_told_with_its_line(monkeypatch, tmp_path, text, told):
+    template = tmp_path / "results.md.j2"
+    monkeypatch.setattr(report, "TEMPLATE", template)
+    if text is not None:
+        template.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=re.escape(told)):
+        report.page(by_hand(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "is damaged (Expecting value: line 1 column 1 (char 0))"),
+        ('{"full": {"box_iou"', "is damaged (Expecting ':' delimiter"),
+        (b"\xe9", "is damaged ('utf-8' codec can't decode"),
+        ("[1]", "holds [1], not metrics of cases"),
+        ('{"full": 3}', "holds {'full': 3}, not metrics of cases"),
+    ],
+)
+def test_a_damaged_file_of_numbers_is_named_and_the_old_page_stays(places, content, told):
+    figures, results = places
+    compute(results, by_hand(PARAMS))
+    report.main()
+    old = {path.name: path.read_bytes() for path in figures.iterdir()}
+    (results / "metrics" / "dca.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=re.escape(told)) as error:
+        report.main()
+    assert "dca.json" in str(error.value) and str(error.value).endswith(": run `dvc repro report_dca`")
+    assert {path.name: path.read_bytes() for path in figures.iterdir()} == old
+
+
+@pytest.mark.parametrize("lost", ["metric", "mean"])
+@pytest.mark.parametrize("name", report.MAIN)
+def test_a_main_metric_that_is_missing_is_named(places, monkeypatch, tmp_path, name, lost):
+    _, results = places
+    monkeypatch.setattr(report, "TEMPLATE", tmp_path / "results.md.j2")
+    monkeypatch.setattr(report, "read", lambda: PARAMS)
+    report.TEMPLATE.write_text("nothing")
+    metrics, metric = by_hand(PARAMS), report.MAIN[name]
+    case = list(metrics[name])[-1]
+    if lost == "metric":
+        del metrics[name][case][metric]
+    else:
+        metrics[name][case][metric] = 0.5
+    compute(results, metrics)
+    with pytest.raises(ValueError, match=f"metrics of {name} lack the mean of {metric} of the case '{case}', .*MAIN"):
+        report.main()
+
+
 def test_what_speaks_of_cases_that_are_no_more_is_left_out():
     params = read()
     for name, cases in FEW.items():
@@ -314,6 +403,17 @@ def test_the_template_speaks_of_cases_that_there_are():
     asked = re.findall(r"\bran\(([^~)]*)\)", report.TEMPLATE.read_text())
     names = {name for group in asked for name in re.findall(r'"([\w.]+)"', group)}
     assert len(names) > 20 and names <= known
+
+
+def test_all_that_the_page_asks_of_params_yaml_is_a_case_there(monkeypatch):
+    """Also names that the template puts together: on the file as it is nothing is left out."""
+    asked, ran = [], report._ran
+    monkeypatch.setattr(report, "_ran", lambda cases, *names: asked.extend(names) or ran(cases, *names))
+    params = read()
+    report.page(by_hand(params), params)
+    known = {f"{name}.{case}" for name, block in params.items() for case in block.get("cases", ())}
+    known |= {f"layout.{case}_tuned" for case in params["layout"]["search"]}
+    assert {"combinations.text", "dga.full"} <= set(asked) <= known
 
 
 def test_what_the_page_links_is_there():
