@@ -125,12 +125,23 @@ def experiment_of(notebook: str, params: dict) -> str | None:
     return max(fitting, key=len, default=None)
 
 
+def _cases(params: dict, experiment: str, named: str = "params.yaml") -> dict:
+    """The cases of an experiment; ValueError where it has none. named: where the experiment is named."""
+    blocks = [name for name, block in params.items() if isinstance(block, dict) and "cases" in block]
+    if experiment not in blocks:
+        raise ValueError(f"{named} names {experiment!r:.40}, no block with cases: use one of {', '.join(blocks)}")
+    cases = params[experiment]["cases"]
+    if not isinstance(cases, dict):
+        raise ValueError(f"{experiment}.cases is {cases!r:.40}: state each case as `name: ...`")
+    return cases
+
+
 def about(params: dict, experiment: str, case: str) -> list:
     """All that decides a case: what it says, what the cases of its experiment share, and the cases of another one
     (`cases_of`) that it names under `case`."""
     block = params[experiment]
-    own = block["cases"][case]
-    others = params[block["cases_of"]]["cases"] if "cases_of" in block else {}
+    own = _cases(params, experiment)[case]
+    others = _cases(params, block["cases_of"], f"{experiment}.cases_of") if "cases_of" in block else {}
     shared = {name: part for name, part in block.items() if isinstance(part, str)}
     return [shared, own, *(others[name] for name in _under("case", own) if name in others)]
 
@@ -160,8 +171,8 @@ def sources(params: dict) -> Iterator[tuple[tuple[str, ...], list[Path]]]:
         own = imported_by(notebook)
         yield ("notebooks", *notebook.relative_to(NOTEBOOKS).with_suffix("").parts), files(own, notebook)
         experiment = experiment_of(notebook.stem, params) if notebook.parent.name == "experiments" else None
-        for case in params[experiment]["cases"] if experiment else ():
-            searched = params[experiment].get("search", {}).get(case, [])
+        for case in _cases(params, experiment) if experiment else ():
+            searched = (params[experiment].get("search") or {}).get(case, [])
             named = named_in([*about(params, experiment, case), searched])
             yield ("cases", notebook.stem, case), files(own | named, notebook)
 
@@ -208,7 +219,7 @@ def keys(params: dict) -> dict:
     for path, files in sources(params):
         put(path, digest(*(f"{file.relative_to(ROOT).as_posix()} {own(file)}" for file in files)))
     for experiment, block in params.items():
-        for case in block.get("cases", ()) if isinstance(block, dict) else ():
+        for case in _cases(params, experiment) if isinstance(block, dict) and "cases" in block else ():
             put(("settings", experiment, case), digest(json.dumps(about(params, experiment, case), sort_keys=True)))
     for path, value in models(params):
         put(path, value)
@@ -221,12 +232,21 @@ def why(params: dict, name: str, since: str | None) -> list[str]:
     made = {path: files for path, files in sources(params) if path[-len(asked) :] == asked}
     if not made:
         raise ValueError(f"no key of {CODE.name} ends in {name!r}: name one as it stands there, such as dga.full")
+    if since:
+        _check_commit(since)
     lines = []
     for path, files in made.items():
         lines.append(".".join(path) + (f": changed since {since}" if since else ": made of"))
         shown = [file.relative_to(ROOT).as_posix() for file in files]
         lines += [f"  {file}" for file in shown if not since or _changed(file, since)]
     return lines
+
+
+def _check_commit(name: str) -> None:
+    """ValueError where git knows none of this name: of such a one every file would count as changed."""
+    asked = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    if subprocess.run(asked, cwd=ROOT, capture_output=True).returncode:
+        raise ValueError(f"there is no commit {name!r}: name one that `git log --oneline` lists, a branch or a tag")
 
 
 @cache
@@ -240,6 +260,8 @@ def main(*words: str) -> None:
     parser.add_argument("--why", metavar="NAME", help="say which files the keys of this name are made of")
     parser.add_argument("--since", metavar="COMMIT", help="with --why: only those that changed since then")
     asked = parser.parse_args(words)
+    if asked.since and not asked.why:
+        parser.error(f"--since {asked.since} says since when, not of what: add --why NAME")
     params = read()
     if asked.why:
         return print("\n".join(why(params, asked.why, asked.since)))

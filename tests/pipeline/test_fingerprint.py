@@ -152,6 +152,36 @@ def test_why_names_the_files_and_those_that_changed(capsys):
         fingerprint.main("--why", "dga.ful")
 
 
+@pytest.mark.parametrize("name", ["nocommit", "HEAD~999999", "0" * 40, "HEAD:helpers", "--all", "a b"])
+def test_a_commit_that_there_is_not_is_refused(name):
+    with pytest.raises(ValueError, match=re.escape(f"there is no commit {name!r}: name one that `git log")):
+        fingerprint.main("--why", "dga.full", f"--since={name}")
+
+
+def test_since_without_why_writes_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(fingerprint, "CODE", tmp_path / "code.yaml")
+    with pytest.raises(SystemExit):
+        fingerprint.main("--since", "HEAD")
+    assert "--since HEAD says since when, not of what: add --why NAME" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("block", "change", "said"),
+    [
+        *(("dga", {"cases": value}, f"dga.cases is {value!r}: state each case as") for value in (None, 7, ["none"])),
+        ("ilgd", {"cases_of": "layuot"}, "ilgd.cases_of names 'layuot', no block with cases: use one of dga, dca,"),
+        ("ilgd", {"cases_of": "sampling"}, "ilgd.cases_of names 'sampling', no block with cases"),
+        ("ilgd", {"cases_of": None}, "ilgd.cases_of names None, no block with cases"),
+        ("ilgd", {"cases_of": ["layout"]}, "ilgd.cases_of names ['layout'], no block with cases"),
+        ("layout", {"cases": None}, "layout.cases is None: state each case as"),
+    ],
+)
+def test_cases_that_are_none_are_named(block, change, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        keys(PARAMS | {block: PARAMS[block] | change})
+
+
 def test_code_yaml_is_of_this_checkout():
     assert yaml.safe_load((ROOT / "code.yaml").read_text()) == keys(read()), "run `dvc repro code` and commit code.yaml"
 
