@@ -8,11 +8,13 @@ from single_steps import context, energy
 from helpers.conditions import Layout, Region, encode_mask
 from helpers.guidance.cfg import CFG
 from helpers.guidance.dga import DGA, TERMS, balance, centroid, coverage, distance, size, soft_box, soft_iou
+from helpers.guidance.ilgd import ILGD
 from helpers.paths import weights
 from helpers.perception.segmenter import Segmenter
 from helpers.sampling.hooks import Window
-from helpers.sampling.loop import sample
+from helpers.sampling.loop import denoise, sample
 from helpers.sampling.strength import Raw, rms
+from helpers.sampling.trace import Trace
 
 VALID = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
 
@@ -184,6 +186,42 @@ def test_weights_choose_the_terms(tiny, segmenter):
     )
     c = run.curves
     torch.testing.assert_close(c["dga"][:, 0], 2 * c["dga.coverage"][:, 0] + 3 * c["dga.distance"][:, 0])
+
+
+def test_the_grid_of_the_compared_masks_is_a_setting(tiny, segmenter):
+    drawn = {}
+    for grid in (64, 32):
+        dga = DGA.paper(segmenter=segmenter, layouts=LAYOUTS, grid=grid)
+        *_, last = denoise(tiny, PROMPTS, [CFG(5), dga], steps=4)
+        assert last.job.states[dga].targets.shape == (3, 3, grid, grid)
+        trace = Trace([2])
+        drawn[grid] = sample(tiny, PROMPTS, [CFG(5), dga], steps=4, trace=trace)
+        assert trace.records[0].maps["dga.masks"].shape[-2:] == (grid, grid)
+        assert drawn[grid].images.isfinite().all() and not drawn[grid].warnings
+    coarse, fine = drawn[32], drawn[64]
+    assert not torch.equal(coarse.images, fine.images)
+    first = [run.curves["dga"][:, 0] for run in (coarse, fine)]
+    assert not torch.equal(*first)
+    torch.testing.assert_close(*first, atol=0.1, rtol=0)  # of the same places, seen less sharply
+
+
+def test_one_mask_is_in_one_place_to_dga_and_to_ilgd_on_a_wide_picture(tiny, segmenter):
+    wide, mask = tiny.at(64, 96), np.zeros((64, 96), bool)
+    mask[8:40, 60:90] = True
+    one = Layout(prompt="a red ball", regions=[Region(phrase="red ball", mask=encode_mask(mask))])
+    both = DGA(segmenter=segmenter, layouts=one), ILGD(layouts=one)
+    *_, last = denoise(wide, one.prompt, [CFG(5), *both], steps=4)
+    dga, ilgd = (last.job.states[method] for method in both)
+    assert torch.equal(ilgd.masks[0, 0], torch.from_numpy(mask).float())
+    for seen in (dga.targets[0, 0], ilgd.places(*tiny.latent_shape[1:])[0, 0], ilgd.masks[0, 0]):
+        assert seen.mean().item() == pytest.approx(mask.mean(), abs=0.02)
+        for axis, middle in ((0, 75 / 96), (1, 24 / 64)):  # of the columns, of the rows
+            weight = seen.sum(axis)
+            places = (torch.arange(len(weight)) + 0.5) / len(weight)
+            assert ((weight * places).sum() / weight.sum()).item() == pytest.approx(middle, abs=0.02)
+    run = sample(wide, one.prompt, [CFG(5), *both], steps=4)
+    assert run.images.shape == (1, 3, 64, 96) and run.images.isfinite().all() and not run.warnings
+    assert run.curves["cosine.dga.ilgd"][0, 0].isfinite(), "both pull at the first step"
 
 
 def test_zero_weight_is_bit_equal(tiny, segmenter):

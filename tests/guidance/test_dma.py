@@ -186,6 +186,18 @@ def test_handles_of_one_object_share_a_mask_and_objects_have_their_own(ready):
     assert not flow[:, ~both].any()
 
 
+def test_a_pixel_that_two_masks_share_goes_with_the_first_object(ready):
+    """Two objects side by side whose masks are drawn too wide, and overlap."""
+    beside = (30, 20, 46, 36)
+    asked = drag([A, beside], [((15, 27), (15, 37)), ((38, 27), (38, 22))])
+    _, state, _ = ready([asked], clicks=DisturbedClicks(Blocks(), 4))
+    first, second = block(4, 16, 28, 40), block(26, 16, 50, 40)
+    assert (first & second).any() and torch.equal(state.mask[0], first | second)
+    down, up = torch.tensor([[0.0], [10.0]]), torch.tensor([[0.0], [-5.0]])
+    torch.testing.assert_close(state.wanted[0][:, first], down.expand(-1, int(first.sum())))
+    torch.testing.assert_close(state.wanted[0][:, second & ~first], up.expand(-1, int((second & ~first).sum())))
+
+
 def test_the_drags_own_mask_replaces_the_segmenters(ready):
     own = block(10, 22, 20, 32)
     given = drag([A, B], [((15, 27), (25, 33))], mask=encode_mask(own.numpy()))

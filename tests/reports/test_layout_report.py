@@ -245,6 +245,25 @@ def test_the_report_of_layouts_compares_with_the_prompt_with_boxdiff_and_with_th
     assert {path.stem for path in tmp_path.glob("*.png")} == pictures
 
 
+def test_a_variant_of_ours_is_no_papers_method(results, monkeypatch, tmp_path):
+    """The best by attention may be ours; what `iou_gain_paper` compares with may not."""
+    monkeypatch.setattr(layout_report, "draw", lambda *_: None)
+    assert layout_report.VARIANTS == ("ilgd_share",)
+    ious = IOUS | {"ilgd_share": IOUS["ilgd"], "ilgd_share_tuned": (0.6, 0.6, 0.5, 0.7, 0.6, 0.6)}
+    for name, values in ious.items():
+        score.save(scored(*values, **COSTS, **LOOKS, **JUDGED), results / "layout" / "score" / name)
+    searched(results / "layout", **SEARCHES, ilgd_dga=found_by(0.2, 0.3), ilgd_share=found_by(0.2, 0.3))
+    monkeypatch.setattr(layout_report, "SHOWN", ())
+    tuned = ("ilgd", "boxdiff", "ilgd_dga", "ilgd_share")
+    cases = {name: PARAMS.case(name) for name in ("none", *tuned)}
+    block = PARAMS.experiment.model_copy(update={"cases": cases, "search": dict.fromkeys(tuned, ())})
+    metrics = layout_report.write(tmp_path, replace(PARAMS, experiment=block), reference())
+    gains = {name: (found["iou_gain"]["mean"], found["iou_gain_paper"]["mean"]) for name, found in metrics.items()}
+    assert gains["ilgd_dga_tuned"] == pytest.approx((0.8 / 0.6 - 1, 0.8 / 0.4 - 1))
+    assert gains["ilgd_share_tuned"] == pytest.approx((0, 0.6 / 0.4 - 1))
+    assert gains["ilgd_tuned"] == pytest.approx((0.4 / 0.6 - 1, 0))
+
+
 def test_the_report_of_ablations_has_a_line_per_point_and_metric(results, traces, tmp_path):
     names = ("box_iou", "recall", "contrast", "saturation", "kernel_distance")
     found = {

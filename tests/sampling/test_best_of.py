@@ -151,6 +151,28 @@ def test_the_guides_accept_what_a_caption_says_and_refuse_what_lacks_an_object()
     torch.testing.assert_close(verify(images[[5, 2]], [5, 2]), own[[5, 2]], atol=1e-4, rtol=1e-3)
 
 
+def test_what_is_accepted_is_the_unit_of_the_guides_verdict():
+    """Half the limit is twice the verdict; of several losses the worst decides."""
+    params = load(Experiment, "smoke")
+    arrays, captions = load_scenes()
+    chosen = [i for i in range(0, 80) if (arrays["kind"][i] >= 0).sum() > 1][:4]
+    images = torch.from_numpy(arrays["images"][chosen]).permute(0, 3, 1, 2).float() / 255
+    scenes = [SCENES[0].model_copy(update={"prompt": captions[i]["long"]["text"]}) for i in chosen[1:] + chosen[:1]]
+    nets = load_nets(params)
+
+    def verdicts(**accept):
+        case = ConceptCase(images="subset", method="dca", weight=60.0, tries=2, accept=accept)
+        return verifier(params, case, scenes, nets)(images, [0, 1, 2, 3])
+
+    for loss in ("attribute", "relation", "presence"):
+        loose, tight = verdicts(**{loss: 0.3}), verdicts(**{loss: 0.15})
+        assert (loose > 0).any(), loss
+        torch.testing.assert_close(tight, 2 * loose)
+    presence, relation = verdicts(presence=0.3), verdicts(relation=0.8)
+    torch.testing.assert_close(verdicts(presence=0.3, relation=0.8), torch.maximum(presence, relation))
+    assert not torch.equal(presence, relation)
+
+
 @pytest.mark.parametrize("stated", [{"tries": 3}, {"accept": {"presence": 0.3}}])
 def test_tries_and_what_is_accepted_go_together(stated):
     with pytest.raises(ValidationError, match="state which losses a picture is accepted for and more than one try"):

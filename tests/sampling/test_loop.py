@@ -357,6 +357,22 @@ def test_matched_without_cfg_is_refused(tiny):
         draw(tiny, [Bright(strength=Matched())])
 
 
+def test_polyak_goes_to_where_the_loss_would_be_0_in_a_step_and_where_x_t_itself_is_refined(tiny):
+    """A step moves the latent by less than sigma_t times the update: with its reach x_t would be refined too far."""
+    bright = Bright(weight=1.0, strength=Polyak(1e4), recurrence=Recurrence(3, noise=False))
+    for _ in denoise(tiny, PROMPTS, [CFG(5), bright], steps=STEPS, seeds=[5, 6, 7]):
+        pass
+    assert [ctx.refining for ctx in bright.calls] == [True, True, False] * 3
+    ratios = []
+    for ctx in bright.calls:
+        step = ctx.level.sigma * ctx.end.alpha / ctx.level.alpha - ctx.end.sigma
+        reach = ctx.level.sigma if ctx.refining else step
+        slope = ctx.x_t[0].numel() * ctx.curves["grad_rms"]
+        torch.testing.assert_close(ctx.curves["update_rms"], ctx.losses[bright][0] / (reach * slope), rtol=1e-3, atol=0)
+        ratios.append(step / ctx.level.sigma)
+    assert min(ratios) < 0.9, "they can be told apart"
+
+
 @pytest.mark.parametrize("rule", [Raw(), Polyak(0.1)])
 def test_non_finite_gradient_is_skipped_named_and_kept_to_its_image(tiny, rule):
     whole = draw(tiny, [CFG(5), Bright(strength=rule)])
