@@ -6,37 +6,43 @@ A step Phi of DDIM is affine in x_t and eps, and x_t^i = x_t where m_i = 1, so t
 
     eps = sum_i m_i eps_hat(x_t^i | y_i) / sum_i m_i,         eps_hat with classifier-free guidance
 
-Bootstrapping, the first 40 % of the steps: outside its mask a region sees a plain picture of a random colour, noised to
-t, so that it draws its object whole inside; after that x_t^i = x_t.
+Bootstrapping, the first 40 % of the steps: outside its mask a region sees a plain picture, at every step of another one
+of 20 random colours, noised to t with the noise of x_T, so that it draws its object whole inside; after that
+x_t^i = x_t.
+
+Paper: arXiv 2302.08113. Official code: github.com/omerbt/MultiDiffusion.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
-from helpers.backbones.backbone import Text
+from helpers.backbones.backbone import Backbone, Text
 from helpers.conditions import Layout
 from helpers.guidance.composable import Texts, checked_texts, concepts
-from helpers.sampling.hooks import Branch, Ctx, Guidance, Job, Window
+from helpers.sampling.hooks import Branch, Ctx, Guidance, Job, Recurrence, Window
 from helpers.sampling.regions import Regions
-from helpers.sampling.seeds import generator
+from helpers.sampling.seeds import generator, noise
 from helpers.sampling.settings import setting
 
-COLOURS, NOISE = 1, 2  # tags of the random numbers
+COLOURS, PICKED = 1, 2  # tags of the random numbers
+PALETTE = 20
 
 
 @dataclass
 class State:
     """Of n images with at most N regions, padded. texts: N + 1, row k of the i-th is the prompt of region i of image k,
-    the last is that of the rest. masks (n, N + 1, 1, h, w): 1 where a region is. plain (n, N, C, h, w): latents of
-    pictures of one colour."""
+    the last is that of the rest. masks (n, N + 1, 1, h, w): 1 where a region is. plain (PALETTE, C, h, w): latents of
+    pictures of one colour. noise (n, C, h, w): that of x_T."""
 
     texts: list[Text]
     uncond: Text
     masks: torch.Tensor
     plain: torch.Tensor
+    noise: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +58,7 @@ class MultiDiffusion(Guidance):
     prompts: Texts | None = None
     cfg_scale: float = setting(7.5, low=0, high=100)  # paper 7.5; 1 to 12
     bootstrap: float = setting(0.4, low=0, high=1)  # share of the steps; paper .4
+    recurrence: Recurrence = Recurrence()  # noqa: RUF009 (frozen) - paper none
 
     decides: ClassVar[bool] = True
 
@@ -69,7 +76,8 @@ class MultiDiffusion(Guidance):
         places = regions.cells(*job.backbone.latent_shape[1:]).to(job.backbone.dtype)
         masks = torch.cat([places, 1 - places.amax(1, keepdim=True)], 1)[:, :, None]
         uncond = job.encode([prompt.negative for prompt in job.prompts])
-        return State(texts, uncond, masks, _colours(job, most))
+        drawn = noise([torch.Generator().manual_seed(seed) for seed in job.seeds], job.backbone.latent_shape, masks)
+        return State(texts, uncond, masks, _colours(job.backbone), drawn)
 
     def _prompts(self, job: Job, layouts: Sequence[Layout]) -> list[list[str]]:
         if self.prompts is None:
@@ -101,18 +109,18 @@ class MultiDiffusion(Guidance):
         return total / weight
 
 
-def _colours(job: Job, most: int) -> torch.Tensor:
-    """(n, most, C, h, w): latents of plain pictures, a colour of its own for every region, by the image's seed."""
-    colours = torch.stack([torch.from_numpy(generator(seed, COLOURS).random((most, 3))) for seed in job.seeds])
-    pictures = colours[..., None, None].expand(-1, -1, -1, *job.backbone.image_size)
-    pictures = pictures.to(job.backbone.device, job.backbone.dtype)
-    return torch.stack([job.backbone.encode(of_image) for of_image in pictures])
+def _colours(backbone: Backbone) -> torch.Tensor:
+    """(PALETTE, C, h, w): latents of plain pictures, the same colours in every run."""
+    colours = torch.from_numpy(generator(0, COLOURS).random((PALETTE, 3)))
+    pictures = colours[..., None, None].expand(-1, -1, *backbone.image_size)
+    return backbone.encode(pictures.to(backbone.device, backbone.dtype))
 
 
 def _views(ctx: Ctx, state: State) -> torch.Tensor:
     """x_t^i of every region while bootstrapping: (B, N, C, h, w)."""
-    masks, plain = state.masks[ctx.index, :-1], state.plain[ctx.index]
+    masks = state.masks[ctx.index, :-1]
     seeds = [ctx.job.seeds[k] for k in ctx.index]
-    noise = [torch.from_numpy(generator(seed, NOISE, ctx.i).standard_normal(plain.shape[1:])) for seed in seeds]
-    noised = ctx.level.mix(plain, torch.stack(noise).to(ctx.x_t))
+    picked = [generator(seed, PICKED, ctx.i).integers(PALETTE, size=masks.size(1)) for seed in seeds]
+    plain = state.plain[torch.from_numpy(np.stack(picked)).to(state.plain.device)]
+    noised = ctx.level.mix(plain, state.noise[ctx.index, None])
     return masks * ctx.x_t[:, None] + (1 - masks) * noised

@@ -17,28 +17,31 @@ def test_modulation_at_known_values():
 
 
 @pytest.mark.parametrize("i", [0, 5])
-def test_scores_move_by_the_fading_strength_and_the_free_area(tiny, i):
-    dense = DenseDiffusion.paper(layouts=LAYOUTS)
+@pytest.mark.parametrize("rest", [True, False])
+def test_scores_move_by_the_fading_strength_and_the_area_of_the_pixels_own_region(tiny, i, rest):
+    dense = DenseDiffusion.paper(layouts=LAYOUTS, rest=rest)
     ctx = begun(tiny, PROMPTS, [dense], i=i)
     cross, within = edits(ctx, dense)
     assert (cross.layers.kind, within.layers.kind) == ("cross", "self")
     fade, site = (ctx.t.item() / 1000) ** 5, Site("x", "cross", "up", (8, 8), 0)
     scores = randoms(2, 4, 64, 77, dtype=torch.float32)
-    found = cross.scores(scores, site).unflatten(2, (8, 8))
-    grid, top, low = scores.unflatten(2, (8, 8)), scores.amax(-1).view(2, 4, 8, 8), scores.amin(-1).view(2, 4, 8, 8)
-    car = fade * (1 - 1 / 4)
-    for token in (2, 3):  # red car
-        own, moved = grid[0, ..., token], found[0, ..., token]
-        torch.testing.assert_close(moved[:, 2:6, :4], (own + car * (top[0] - own))[:, 2:6, :4])
-        torch.testing.assert_close(moved[:, :, 4:], (own - car * (own - low[0]))[:, :, 4:])
-    others = [k for k in range(77) if k not in (2, 3, 7, 8)]
-    assert torch.equal(found[0][..., others], grid[0][..., others]), "tokens of no region"
+    found, top, low = cross.scores(scores, site), scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
+    car, fish = torch.zeros(2, 8, 8, dtype=torch.bool)
+    car[2:6, :4] = fish[2:6, 5:] = True
+    neither, own = ~(car | fish), torch.zeros(3, 77, dtype=torch.bool)
+    own[0, [2, 3]] = own[1, [7, 8]] = True  # red car, blue fish
+    own[2] = ~own[:2].any(0)  # every other key: start, end, padding and the rest of the words
+    areas = [1 / 4, 3 / 16, 9 / 16]
+    for pixels, keys, area in zip((car, fish, neither), own, areas, strict=True):
+        strength = fade * (1 - area) * (rest or pixels is not neither)
+        moved = scores + strength * torch.where(keys, top - scores, low - scores)
+        torch.testing.assert_close(found[0][:, pixels.flatten()], moved[0][:, pixels.flatten()])
     scores = randoms(2, 4, 64, 64, dtype=torch.float32)
     found, top, low = within.scores(scores, site), scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
     ball = torch.zeros(8, 8, dtype=torch.bool)
     ball[:4, 4:] = True
     for segment in (ball.flatten(), ~ball.flatten()):
-        strength = 0.3 * fade * (1 - segment.float().mean())
+        strength = 0.3 * fade * (1 - segment.float().mean()) * (rest or bool(segment[7]))
         rows = (scores + strength * torch.where(segment, top - scores, low - scores))[1]
         torch.testing.assert_close(found[1][:, segment], rows[:, segment])
 
@@ -74,7 +77,7 @@ def test_self_attention_of_the_segments_grows_in_a_run(mini):
 def test_a_region_smaller_than_a_cell_pulls_its_phrase_up_there(tiny):
     """Not down everywhere."""
     small = layout("a red car", red_car=(0.3, 0.3, 0.36, 0.36))
-    dense = DenseDiffusion(layouts=small)
+    dense = DenseDiffusion(layouts=small, self_weight=0.0)
     (edit,) = edits(begun(tiny, [small.prompt], [dense], i=0), dense)
     scores = randoms(1, 4, 64, 77, dtype=torch.float32)
     grown = (edit.scores(scores, Site("x", "cross", "up", (8, 8), 0)) > scores)[0, ..., 3].all(0).view(8, 8)
