@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 
 from helpers.files import replace_folder
@@ -19,15 +18,7 @@ def places(model: str, profile: str) -> tuple[Path, Path]:
 
 
 def publish(out: Path, save: Callable[[Path], object], numbers: dict[str, dict[str, float]]) -> None:
-    """Replace the weights in `out`, all or nothing. save(folder) writes them; numbers: {model: {metric: value}}.
-    ValueError, before anything is written, for a number that is not finite."""
-    for model, row in numbers.items():
-        for name, value in row.items():
-            if not isfinite(value):
-                raise ValueError(
-                    f"{name} of {model} is {value}: nothing is published in {out}; see how its loss fell in log.jsonl "
-                    "of its checkpoints, and train it again"
-                )
+    """Replace the weights in `out`, all or nothing. save(folder) writes them; numbers: {model: {metric: value}}."""
     rounded = {model: {name: round(value, 4) for name, value in row.items()} for model, row in numbers.items()}
 
     def write(new: Path) -> None:

@@ -10,7 +10,6 @@ from helpers.miniature.world import random_scene, render
 from helpers.paths import weights
 from helpers.training import diffusion, text
 from helpers.training.autoencoder import build, normalise, to_tensor
-from helpers.training.checkpoints import publish
 from helpers.training.loop import Scenes, fit, history, trapezoid
 from helpers.training.muon import orthogonalise
 
@@ -159,21 +158,6 @@ def test_a_run_that_does_not_say_how_it_began_is_refused(tmp_path):
     torch.save({name: value for name, value in state.items() if name != "plan"}, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="does not say with which numbers it began: remove the folder"):
         run(tmp_path)
-
-
-def publishing(tmp_path, numbers):
-    publish(tmp_path / "models" / "mine", lambda folder: (folder / "weights").write_text("new"), numbers)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_model_whose_numbers_are_not_finite_is_not_published(tmp_path, value):
-    publishing(tmp_path, {"mine": {"recall": 0.51239}})
-    stored = tmp_path / "models" / "mine" / "metrics.json"
-    assert stored.read_text() == '{\n "mine": {\n  "recall": 0.5124\n }\n}\n'
-    before = {path.name: path.read_bytes() for path in stored.parent.iterdir()}
-    with pytest.raises(ValueError, match=f"recall of mine is {value}: nothing is published"):
-        publishing(tmp_path, {"other": {"recall": 0.5}, "mine": {"psnr": 30.0, "recall": value}})
-    assert {path.name: path.read_bytes() for path in stored.parent.iterdir()} == before
 
 
 def test_mini_sd_goes_on_from_trained_weights(tmp_path):
