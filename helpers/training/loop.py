@@ -93,8 +93,7 @@ def fit(
     loss: (model, batch, generator) -> (scalar, values to log). Gradients are clipped at norm 1.
     folder receives log.jsonl (one line every `every` steps) and state.pt. ValueError when the run in it began with
     other numbers: what it learned would belong to neither plan. Only `steps` may be another as long as the learning
-    rate has not begun to fall by the old or the new one. FloatingPointError, before the weights change, when the loss
-    or its gradient is not finite.
+    rate has not begun to fall by the old or the new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = {"steps": steps, "batch": batch, "lr": lr, "warmup": warmup, "ema": ema}
@@ -129,12 +128,8 @@ def fit(
                 group["lr"] = lr * trapezoid(step - 1, steps, warmup)
         with torch.autocast(where.type, torch.bfloat16):
             value, parts = loss(model, items, generator)
-        _check_finite("loss", value, step, steps, folder)
         value.backward()
         parts["grad_norm"] = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _check_finite(
-            f"norm of the gradient of the loss {float(value.detach()):.4g}", parts["grad_norm"], step, steps, folder
-        )
         for o in optims:
             o.step()
             o.zero_grad(set_to_none=True)
@@ -157,15 +152,6 @@ def fit(
             break
     save(step)
     return average.eval()
-
-
-def _check_finite(what: str, value: torch.Tensor, step: int, steps: int, folder: Path) -> None:
-    """One step with a value that is not finite would leave no weight that is."""
-    if not value.isfinite().all():
-        raise FloatingPointError(
-            f"step {step} of {steps}: the {what} is {float(value.detach()):g}, so the run stops before it changes the "
-            f"weights: lower the learning rate, or correct the data, and remove {folder} to begin anew"
-        )
 
 
 def _check_plan(began: dict | None, plan: dict, step: int, folder: Path) -> None:

@@ -152,30 +152,6 @@ def test_another_plan_than_the_run_began_with_is_refused(tmp_path, other, said):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "nothing was touched"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda error: error * float("nan"), "step 7 of 20: the loss is nan, so the run stops before it changes"),
-        (lambda error: error + float("inf"), "step 7 of 20: the loss is inf, so the run stops before it changes"),
-        (lambda error: (0 * error).sqrt(), "step 7 of 20: the norm of the gradient of the loss 0 is nan, so the run"),
-    ],
-    ids=["nan", "inf", "gradient"],
-)
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path, spoil, said):
-    model, data = torch.nn.Linear(16, 16), Scenes(0, lambda scene, rng: rng.normal(size=16), length=80)
-    after = []  # the weights that every step began with
-
-    def loss(model, x, generator):
-        after.append(model.weight.detach().clone())
-        error, parts = line_loss(model, x, generator)
-        return (spoil(error) if generator.initial_seed() == 7 else error), parts
-
-    with pytest.raises(FloatingPointError, match=f"{said}.*lower the learning rate.* remove {tmp_path} to begin anew"):
-        fit(model, data, loss, tmp_path, steps=20, batch=4, lr=0.1, warmup=1, every=5, checkpoint_minutes=0)
-    assert len(after) == 7 and torch.equal(model.weight.cpu(), after[-1].cpu())
-    assert logged(tmp_path) == [5] and torch.load(tmp_path / "state.pt")["step"] == 6
-
-
 def test_a_run_that_does_not_say_how_it_began_is_refused(tmp_path):
     run(tmp_path)
     state = torch.load(tmp_path / "state.pt")
