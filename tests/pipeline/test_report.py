@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_dag import CASES  # what the pipeline's test keeps of params.yaml
 
 from helpers.conditions import Layout, Region
 from helpers.judges.base import Found
@@ -155,15 +156,6 @@ MINIATURE = {
     "parser": "f1_relations",
 }  # fmt: skip
 POINTS = {"many": ("many, none", "many, ilgd"), "loss_strength": ("0", "10")}
-FEW = {  # as in test_dag.py
-    "dga": ["none", "coverage", "full"],
-    "dca": ["none", "attributes_relations", "full", "none_again"],
-    "dma": ["none", "full"],
-    "combinations": ["none", "source", "text_layout_drag"],
-    "robustness": ["strength_drag"],
-    "layout": ["none", "ilgd"],
-    "ilgd": ["masks"],
-}
 
 
 def by_hand(params: dict, lo: float | None = 0.1, hi: float | None = 0.3) -> dict:
@@ -372,7 +364,7 @@ def test_a_main_metric_that_is_missing_is_named(name, lost):
 
 def test_what_speaks_of_cases_that_are_no_more_is_left_out():
     params = read()
-    for name, cases in FEW.items():
+    for name, cases in CASES.items():
         params[name]["cases"] = {case: params[name]["cases"][case] for case in cases}
     params["layout"]["search"] = {"ilgd": params["layout"]["search"]["ilgd"]}
     page = report.page(by_hand(params), params)
