@@ -18,6 +18,7 @@ ALLOWED = {
     "folder",
     "start",
     "steps",
+    "pictures",
 }  # names of parameters that a notebook may have
 
 
