@@ -13,7 +13,13 @@ from helpers.paths import FIGURES, ROOT
 from helpers.pipeline.report import number
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-CASES = {"prompt alone": "none", "iLGD, tuned": "ilgd_tuned", "DGA": "dga", "iLGD with DGA": "ilgd_dga"}
+CASES = {
+    "prompt alone": "none",
+    "layout guidance, tuned": "layout_guidance_tuned",
+    "iLGD, tuned": "ilgd_tuned",
+    "DGA": "dga",
+    "iLGD with DGA": "ilgd_dga",
+}
 COLUMNS = {"box IoU": ("box_iou", 2), "AP@0.5": ("box_ap50", 2), "recall": ("recall", 2), "evaluations": ("nfe", 0)}
 
 

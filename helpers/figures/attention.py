@@ -28,8 +28,8 @@ MAPS = "attention."  # how the names of the maps begin
 def layers_of(record: Record) -> dict[str, list[str]]:
     """What of a record's attention can be shown: name -> maps of which it is the mean.
 
-    First all layers of one resolution, the second coarsest before the others because most papers read that, then every
-    layer by itself. ValueError when nothing was recorded.
+    First all layers of one resolution, the second coarsest before the others because iLGD's defaults read that, then
+    every layer by itself. ValueError when nothing was recorded.
     """
     grids = {name: maps.shape[-2:] for name, maps in record.maps.items() if name.startswith(MAPS)}
     if not grids:

@@ -1,11 +1,12 @@
 """Plots of layout methods and their settings: what placement costs, what a search found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from helpers.figures.dots import scaled
 from helpers.figures.labels import place_labels
@@ -52,6 +53,34 @@ def pareto_plot(
     return fig
 
 
+def budget_plot(
+    searches: Mapping[str, Sequence[Mapping]], colors: Mapping[str, str], message: str, note: str
+) -> Figure:
+    """Box IoU of all settings tried against their evaluations, and the best that was had for as many or fewer.
+
+    searches: kind of method -> what the search of each has found; colors: of each kind.
+    """
+    fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    ax = fig.subplots()
+    for kind, found in searches.items():
+        tried = sorted((one["nfe"]["mean"], one["box_iou"]["mean"]) for search in found for one in search["tried"])
+        if not tried:
+            continue
+        x, y = np.array(tried).T
+        ax.plot(x, y, "o", color=colors[kind], ms=4, alpha=0.45, mew=0)
+        ax.step(x, np.maximum.accumulate(y), color=colors[kind], where="post", lw=1.8, label=kind)
+    ax.set_xscale("log")
+    ticks = np.array([40, 60, 100, 150, 250, 400, 600])
+    low, high = ax.get_xlim()
+    ax.set_xticks(ticks[(low <= ticks) & (ticks <= high)])
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(axis("nfe"))
+    ax.set_ylabel(axis("box_iou", "y"))
+    ax.legend(frameon=False, loc="center right")
+    return titled(fig, message, note)
+
+
 def search_table(searches: Mapping[str, Mapping]) -> pd.DataFrame:
     """One line per case and options tried: means on the dev split; best: what the tuned case uses."""
     rows = [
@@ -81,7 +110,7 @@ def said(options: Mapping) -> str:
 
 def search_plot(searches: Mapping[str, Mapping], message: str, note: str) -> Figure:
     """A row per case: box IoU of all options that were tried, the best in blue with its interval and in words."""
-    fig = Figure(figsize=(WIDTH, 0.34 * len(searches) + 1.1), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 0.46 * len(searches) + 1.1), layout="constrained")
     ax = fig.subplots()
     for row, found in enumerate(searches.values()):
         for tried in found["tried"]:

@@ -1,15 +1,17 @@
 """Attend-and-Excite (Chefer et al., SIGGRAPH 2023): no object of the prompt is neglected. Knows no boxes.
 
-A: cross attention at the second coarsest resolution (16 x 16 of latents of 64 x 64), mean over heads and layers,
-without the first and the last token; A <- softmax over tokens of 100 A; A_s: the map of subject token s, smoothed.
+A: cross attention on 16 x 16 cells (or the nearest there are), mean over heads and layers, without the first and the
+last token; A <- softmax over tokens of 100 A; A_s: the map of subject token s, smoothed.
 
     L   = max_s max(0, 1 - max_p A_s(p))
     x_t <- x_t - alpha_i grad L,   alpha_i = 20 sqrt(1 - i / 2 (steps - 1)) at step i        first half of the steps
 
 and before that, at the fractions 0, .2 and .4 of the steps, up to 20 times the same until max_p A_s(p) has reached .05,
-.5 and .8 for every s. The authors' loop moves x_t once more when the goal is reached; this one does not. Where a model
-reads the prompt with several encoders one after the other (Stable Diffusion 3: CLIP, then T5, which has no start
-token), the softmax is over the tokens of each by itself, and A_s is the mean: a word need not win against itself.
+.5 and .8 for every s. Where a model reads the prompt with several encoders one after the other (Stable Diffusion 3:
+CLIP, then T5, which has no start token), the softmax is over the tokens of each by itself, and A_s is the mean: a word
+need not win against itself.
+
+Paper: arXiv 2301.13826. Official code: github.com/yuval-alaluf/Attend-and-Excite.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ from helpers.backbones.tokens import Tokens
 from helpers.conditions import Layout
 from helpers.sampling.descent import descend
 from helpers.sampling.hooks import Ctx, Guidance, Job, Recurrence, Window
+from helpers.sampling.reads import Reads
 from helpers.sampling.regions import Regions, of_regions
 from helpers.sampling.settings import setting
 
@@ -87,13 +90,21 @@ class Goals:
 REFINED = Goals(((0.0, 0.05), (0.2, 0.5), (0.4, 0.8)))
 
 
+@dataclass
+class State:
+    """The regions of all images, and the layers that the run's denoiser has for them."""
+
+    regions: Regions
+    layers: Layers
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttendExcite(Guidance):
     """x_t <- x_t - alpha_i grad L before a step, more often where there is a goal.
 
     layouts: one for all images, or one per image in the order of the prompts; they name the subjects by their phrases,
     of which the last word counts, and their places are not read. refined: fraction of the steps -> goal, none for no
-    refinement. cells: along the shorter side of the maps, None for the second coarsest resolution.
+    refinement. reads: whose maps A is made of, of one resolution.
     """
 
     layouts: Layout | Sequence[Layout]
@@ -101,7 +112,7 @@ class AttendExcite(Guidance):
     window: Window = Window(0.0, 0.5)  # noqa: RUF009 (frozen); paper
     refined: Goals = REFINED  # paper
     most: int = setting(20, low=1, high=1000)  # evaluations of a refinement; paper 20
-    cells: int | None = setting(None, low=1, high=512)  # paper 16
+    reads: Reads = Reads()  # noqa: RUF009 - paper
     recurrence: Recurrence = Recurrence()  # noqa: RUF009
 
     @classmethod
@@ -109,27 +120,34 @@ class AttendExcite(Guidance):
         """The authors' scale."""
         return cls(**{"scale": 20.0} | given)
 
-    @property
-    def reads(self) -> Layers:
-        return Layers(ranks=(1,)) if self.cells is None else Layers(cells=(self.cells,))
+    def setup(self, job: Job) -> State:
+        if len(self.reads.cells) > 1:
+            raise ValueError(f"{type(self).__name__}(reads={self.reads.settings()}) must name one resolution")
+        layers = self.reads.on(job.backbone)
+        return State(Regions.of(job, self.layouts, type(self).__name__, layers), layers)
 
-    def setup(self, job: Job) -> Regions:
-        return Regions.of(job, self.layouts, type(self).__name__, self.reads)
+    def loss(self, maps: torch.Tensor, regions: Regions) -> torch.Tensor:
+        """L (B,), of A_s (B, N, h, w) and the same images' regions."""
+        return neglect(maps, regions.valid)
 
-    def loss(self, seen: Recorded, regions: Regions, tokens: Tokens) -> torch.Tensor:
-        """L (B,) of the images whose regions are given."""
-        return neglect(subject_maps(seen, regions.nouns, self.reads, tokens), regions.valid)
+    def unreached(self, maps: torch.Tensor, regions: Regions) -> torch.Tensor:
+        """(B,) what refinement lowers to 1 - goal."""
+        return self.loss(maps, regions)
 
-    def before(self, ctx: Ctx, state: Regions) -> torch.Tensor:
-        def loss(seen: Recorded, index: list[int]) -> torch.Tensor:
-            return self.loss(seen, state.part(index), ctx.backbone.tokens)
+    def before(self, ctx: Ctx, state: State) -> torch.Tensor:
+        def of_maps(loss):
+            def of_attention(seen: Recorded, index: list[int]) -> torch.Tensor:
+                regions = state.regions.part(index)
+                return loss(subject_maps(seen, regions.nouns, state.layers, ctx.backbone.tokens), regions)
+
+            return of_attention
 
         goal, alpha = self.refined.at(ctx), rate(ctx, self.scale)
         if not alpha:
             return ctx.x_t
         if goal is not None:
             ctx.x_t, ctx.curves[f"{self.name}.refined"] = descend(
-                ctx, self.name, self.reads, loss, alpha, self.most, above=1 - goal
+                ctx, self.name, state.layers, of_maps(self.unreached), alpha, self.most, above=1 - goal
             )
-        x_t, ctx.curves[self.name] = descend(ctx, self.name, self.reads, loss, alpha)
+        x_t, ctx.curves[self.name] = descend(ctx, self.name, state.layers, of_maps(self.loss), alpha)
         return x_t

@@ -17,7 +17,7 @@ import torch
 
 from helpers.backbones.attention import Edit, Layers, Site
 from helpers.conditions import Layout
-from helpers.sampling.hooks import Ctx, Guidance, Job, Window
+from helpers.sampling.hooks import Ctx, Guidance, Job, Recurrence, Window
 from helpers.sampling.regions import Regions, of_tokens
 from helpers.sampling.settings import setting
 
@@ -56,7 +56,8 @@ class Directed(Guidance):
     scale: float = setting(16.0, low=0, high=1e4)  # b; paper 1 to 2.5; 1 to 16
     outside: float = setting(0.01, low=0, high=1)  # what is left of the attention there; paper .01
     trailing: int = setting(15, low=0, high=512)  # how many trailing tokens are directed; paper 15
-    window: Window = Window(0.0, 0.4)  # noqa: RUF009 (frozen); paper 0 to .2
+    window: Window = Window(0.0, 0.4)  # noqa: RUF009 (frozen) - paper 0 to .2
+    recurrence: Recurrence = Recurrence()  # noqa: RUF009 (frozen) - paper none
 
     @classmethod
     def paper(cls, **given) -> "Directed":

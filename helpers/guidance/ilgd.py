@@ -11,9 +11,12 @@ Loss guidance, longer: with A_n^k the maps of token k in all heads and layers n,
     eps' = eps + eta sigma_t grad_{x_t} L
 
 sigma_t is the ratio of noise to signal: the authors sample with LMS, which works on x_t / alpha_t; the strength rule
-`Raw` reads it as the noise alone instead. Theirs are nu .75 in steps 1 to 10 of 50 and eta .32 in 1 to 24 (step 0 is
-left alone), token k the noun, and 16 x 16 maps of latents of 64 x 64, which are those of the second coarsest
-resolution. Both act at once early on: the loss then sees maps that are injected already.
+`Raw` reads it as the noise alone instead. Theirs are nu .75 in steps 1 to 10 of 50 and eta .32 (in their figures .48)
+in 1 to 24 (step 0 is left alone), token k the noun, maps of 16 x 16 cells, and boxes of whole cells (`hard`): every
+n-th of the latents' mask. Soft boxes, each cell by the share that is covered, are ours. Both act at once early on: the
+loss then sees maps that are injected already.
+
+Paper: arXiv 2405.14101. Official code: github.com/ZakariaPZ/loss-guided-layout-control.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +27,10 @@ import torch
 import torch.nn.functional as F
 
 from helpers.backbones.attention import Edit, Layers, Recorded, Site
+from helpers.backbones.backbone import Backbone
 from helpers.conditions import Layout
 from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Window
+from helpers.sampling.reads import subsampled
 from helpers.sampling.regions import Regions, of_regions, of_tokens
 from helpers.sampling.settings import setting
 from helpers.sampling.strength import Exploding, Strength, Unit
@@ -87,18 +92,19 @@ class ILGD(EnergyGuidance):
     """S' inside `injection_window`, eps' = eps + strength(grad of weight * L) inside `window`.
 
     layouts: one for all images, or one per image in the order of the prompts. loss: a name in LOSSES, "difference" is
-    the paper's. cells: along the shorter side of the maps that the loss sees, None for the second coarsest resolution.
+    the paper's. cells: along the shorter side of the maps that the loss sees. hard: a cell is a region's or not.
     Defaults are those found on the miniature's dev split; `paper` has the authors'.
     """
 
     layouts: Layout | Sequence[Layout]
     injection: float = setting(1.5, low=0, high=100)  # nu, 0 for none; paper .75; .4 to 3
-    injection_window: Window = Window(0.0, 0.22)  # noqa: RUF009 (frozen); paper .02 to .22
+    injection_window: Window = Window(0.0, 0.22)  # noqa: RUF009 (frozen) - paper .02 to .22
     weight: float = setting(0.32, low=0, high=1e6)  # eta, 0 for none; paper .32; `Unit` does not mind its size
-    window: Window = Window(0.0, 0.7)  # noqa: RUF009; paper .02 to .5
-    strength: Strength = Unit(0.4)  # noqa: RUF009; paper Exploding()
+    window: Window = Window(0.0, 0.7)  # noqa: RUF009 - paper .02 to .5
+    strength: Strength = Unit(0.4)  # noqa: RUF009 - paper Exploding()
     loss: str = setting("difference", choices=LOSSES)
-    cells: int | None = setting(None, low=1, high=512)  # paper 16
+    cells: int = setting(8, low=1, high=512)  # paper 16; sums over more cells are larger
+    hard: bool = setting(False)  # paper True
 
     layers: ClassVar[Layers] = Layers()
 
@@ -106,11 +112,14 @@ class ILGD(EnergyGuidance):
     def paper(cls, **given) -> "ILGD":
         """The authors' values."""
         theirs = {"injection": 0.75, "injection_window": Window(0.02, 0.22), "window": Window(0.02, 0.5)}
-        return cls(**theirs | {"strength": Exploding()} | given)
+        return cls(**theirs | {"strength": Exploding(), "cells": 16, "hard": True} | given)
 
     def setup(self, job: Job) -> Regions:
-        grid = None if self.cells is None else (self.cells,)
-        return Regions.of(job, self.layouts, "ILGD", Layers(cells=grid))
+        return Regions.of(job, self.layouts, "ILGD", self.layers)
+
+    def inside(self, regions: Regions, height: int, width: int) -> torch.Tensor:
+        """m, B: (B, N, height, width) in [0, 1], the cells of every region."""
+        return subsampled(regions, height, width) if self.hard else regions.places(height, width)
 
     def active(self, ctx: Ctx) -> bool:
         return ctx in self.window or ctx in self.injection_window
@@ -121,7 +130,7 @@ class ILGD(EnergyGuidance):
         regions, nu = state.part(ctx.index), self.injection * torch.log1p(ctx.level.ratio)
 
         def inject(scores: torch.Tensor, site: Site) -> torch.Tensor:
-            inside = of_tokens(regions.pixels(site), regions.nouns)
+            inside = of_tokens(self.inside(regions, *site.grid).flatten(2), regions.nouns)
             return scores + nu * scores.amax((1, 2), keepdim=True) * inside
 
         return [Edit(self.layers, scores=inject)]
@@ -130,15 +139,14 @@ class ILGD(EnergyGuidance):
         """L (B,); 0 outside the loss's window. info: inside (B, N), the share of the attention inside the boxes; maps
         (B, N, h, w), A^k divided by its largest value."""
         regions = state.part(ctx.index)
-        grid = self.grid(ctx.attention)
-        maps, boxes = combined(ctx.attention, regions.nouns, self.layers, grid), regions.places(*grid)
+        grid = self.grid(ctx.backbone)
+        maps, boxes = combined(ctx.attention, regions.nouns, self.layers, grid), self.inside(regions, *grid)
         loss = torch.where(regions.valid, LOSSES[self.loss](maps, boxes), 0).sum(1)
         seen = maps.detach()
         info = {"inside": _share(seen, boxes) * regions.valid, "maps": seen / seen.amax((-2, -1), True).clamp(min=1e-6)}
         return (loss if ctx in self.window else 0 * loss), info
 
-    def grid(self, seen: Recorded) -> tuple[int, int]:
+    def grid(self, backbone: Backbone) -> tuple[int, int]:
         """Height and width of A^k."""
-        if self.cells is None:  # those that papers on Stable Diffusion call 16 x 16
-            return min(seen.of(self.layers), key=lambda site: (abs(site.rank - 1), site.name)).grid
-        return next(iter(seen.of(Layers(cells=(self.cells,))))).grid
+        size = backbone.latent_shape[1:]
+        return tuple(round(length * self.cells / min(size)) for length in size)

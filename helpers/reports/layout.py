@@ -13,7 +13,7 @@ from helpers.experiments.layout import Experiment
 from helpers.figures.attention import attention_grid
 from helpers.figures.dots import dots_plot
 from helpers.figures.grids import case_grid
-from helpers.figures.layout import pareto_plot, search_plot, search_table
+from helpers.figures.layout import budget_plot, pareto_plot, search_plot, search_table
 from helpers.figures.style import BASE, METHOD, OTHER, save
 from helpers.figures.words import DISTANCE, called
 from helpers.metrics import stats
@@ -46,7 +46,10 @@ NAMES = {
     "directed": "Directed Diffusion",
     "ilgd_dga": "iLGD with DGA",
 }
+ALONE = "by attention alone"
+SIDES = {ALONE: METHOD, "with DGA's segmenter": OTHER}
 COLORED = "Grey: unguided, blue: by attention alone, orange: with DGA's segmenter"
+BUDGETS = {"60": 60, "125": 125, "any": np.inf}  # evaluations of the denoiser a picture
 OVERLAP, ELONGATED = 0.02, 1.3  # share of the smaller box in another; ratio of a box's sides
 
 
@@ -71,6 +74,23 @@ def gain(scored: Scored, baseline: Scored, metric: str) -> dict[str, float]:
     """How much larger the metric's mean is, as a share of the baseline's: {"mean", "lo", "hi", "n"} over prompts."""
     ours, theirs = (np.array([row[metric] for row in found.rows]) for found in (scored, baseline))
     return stats.bootstrap(lambda counts: (counts @ ours) / max(counts @ theirs, 1e-9) - 1, len(ours))
+
+
+def affordable(search: Mapping, most: float) -> dict | None:
+    """Of all settings that were tried with at most so many evaluations a picture the best: its box IoU on dev, and its
+    evaluations as "nfe"; None where all took more."""
+    tried = [found for found in search["tried"] if found["nfe"]["mean"] <= most]
+    best = max(tried, key=lambda found: found["box_iou"]["mean"], default=None)
+    return best and best["box_iou"] | {"nfe": best["nfe"]["mean"]}
+
+
+def leading(metrics: Mapping[str, Mapping], most: str) -> str:
+    """Who places best with at most so many evaluations, in words."""
+    found = {case: entries[f"within_{most}"] for case, entries in metrics.items() if entries.get(f"within_{most}")}
+    if not found:
+        return f"no method takes at most {most} evaluations"
+    best = max(found, key=lambda case: found[case]["mean"])
+    return f"with at most {most} evaluations {name(best)} places best, box IoU {found[best]['mean']:.2f}"
 
 
 def kinds_of(scene: LayoutItem) -> dict[str, bool | int]:
@@ -105,7 +125,7 @@ def write(folder: Path, params: Params, reference) -> dict:
 
     diff: to the case none. diff_attention: to the best by attention alone. diff_boxdiff: of iLGD to BoxDiff, defaults
     with defaults and tuned with tuned. The metric iou_gain is how much larger box IoU is than that of the best by
-    attention, iou_gain_paper than that of the best of a paper.
+    attention, iou_gain_paper than that of the best of a paper. within_<budget>: see `affordable`.
     """
     folders = rows_of("layout", [*params.experiment.cases, *(f"{case}_tuned" for case in params.experiment.search)])
     scored = scores(folders)
@@ -126,6 +146,8 @@ def write(folder: Path, params: Params, reference) -> dict:
     table(plain(metrics), list(baselines)).to_csv(folder / "layout.csv", index=False)
     by_kind(scored, scenes).round(4).to_csv(folder / "layout_by_kind.csv", index=False)
     search_table(searches).to_csv(folder / "layout_search.csv", index=False)
+    for case, found in searches.items():
+        metrics[f"{case}_tuned"] |= {f"within_{name}": affordable(found, most) for name, most in BUDGETS.items()}
     traces = {case: showcase(folders[case]) for case in SHOWN if case in folders}
     draw(folder, params, metrics, scored, searches, traces)
     return metrics
@@ -169,6 +191,12 @@ def draw(folder: Path, params: Params, metrics: dict, scored: dict, searches: di
             f"What placement costs: {best} reaches {ious}",
             f"{known}; each method at the best of {tries} settings. {COLORED}. {DISTANCE}",
             colors,
+        ),
+        "layout_budget": budget_plot(
+            {by: [found for case, found in searches.items() if by_attention(case) == (by == ALONE)] for by in SIDES},
+            SIDES,
+            "; ".join(leading(metrics, most) for most in ("60", "125")).replace("with", "With", 1),
+            f"{known}; {searched} layouts of the dev split. A dot: a setting of a method; a line: the best so far",
         ),
         "layout_search": search_plot(
             {name(case): found for case, found in searches.items()},

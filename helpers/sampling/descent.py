@@ -12,16 +12,26 @@ Loss = Callable[[Recorded, list[int]], torch.Tensor]  # attention of the images 
 
 
 def descend(
-    ctx: Ctx, name: str, layers: Layers, loss: Loss, rate: float | torch.Tensor, most: int = 1, above: float = 0.0
+    ctx: Ctx,
+    name: str,
+    layers: Layers,
+    loss: Loss,
+    rate: float | torch.Tensor,
+    most: int = 1,
+    above: float = 0.0,
+    going: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x_t <- x_t - rate * grad loss, up to `most` times and for each image only while its loss is larger than `above`.
+    """x_t <- x_t - rate * grad loss, up to `most` times and for each image until its loss is at most `above`: as in the
+    authors' loops, the gradient of the evaluation that finds that is still used.
 
-    name: whose loss it is. Every evaluation is one of the prompt's branch alone; an image whose gradient is not finite
-    moves no further, see `Ctx.finite`. Returns x_t (B, C, h, w) and the first loss (B,).
+    name: whose loss it is. going (B,) bool: images that move at all. Every evaluation is one of the prompt's branch
+    alone; an image whose gradient is not finite moves no further, see `Ctx.finite`. Returns x_t (B, C, h, w) and the
+    first loss (B,), 0 where nothing was evaluated.
     """
-    x_t, rows = ctx.x_t.detach().clone(), list(range(len(ctx.index)))
-    first, size = torch.zeros(len(rows), device=x_t.device), LOSS_SCALE.get(x_t.dtype, 1.0)
-    for n in range(most):
+    x_t = ctx.x_t.detach().clone()
+    rows = [row for row in range(len(ctx.index)) if going is None or going[row]]
+    first, size = torch.zeros(len(x_t), device=x_t.device), LOSS_SCALE.get(x_t.dtype, 1.0)
+    for n in range(most if rows else 0):
         moved = x_t[rows].requires_grad_()
         index = [ctx.index[row] for row in rows]
         with torch.enable_grad(), ctx.backbone.attention(len(rows), [layers]) as seen:
@@ -31,12 +41,12 @@ def descend(
         grad = grad.to(torch.promote_types(grad.dtype, torch.float32)) / size
         ctx.cost.forwards += len(rows)
         ctx.cost.backwards += len(rows)
+        losses = losses.detach()
         if n == 0:
-            first = losses.detach()
-        going = ctx.finite(grad, f"{name}'s gradient", "lower the scale; its update was skipped", index)
-        going = going & (losses.detach() > above)
-        rows = [row for row, on in zip(rows, going.tolist()) if on]
+            first[rows] = losses.to(first)
+        fine = ctx.finite(grad, f"{name}'s gradient", "lower the scale; its update was skipped", index)
+        x_t[rows] -= (rate * torch.where(fine[:, None, None, None], grad, 0)).to(x_t.dtype)
+        rows = [row for row, on in zip(rows, (fine & (losses > above)).tolist()) if on]
         if not rows:
             break
-        x_t[rows] -= (rate * grad[going]).to(x_t.dtype)
     return x_t, first

@@ -5,7 +5,7 @@ import pytest
 from drawing import SEARCHES, drawn, entry
 from matplotlib.colors import to_hex
 
-from helpers.figures.layout import front, pareto_plot, said, search_plot, search_table
+from helpers.figures.layout import budget_plot, front, pareto_plot, said, search_plot, search_table
 from helpers.figures.style import BASE, METHOD, OTHER
 
 
@@ -70,6 +70,26 @@ def test_a_cost_that_does_not_exist_leaves_its_case_out():
     fig = pareto_plot(metrics, "", "tiny", COLORS | {"other": METHOD})
     drawn(fig)
     assert [len(ax.texts) for ax in fig.axes] == [4, 5]
+
+
+def tries(*pairs):
+    return {"tried": [{"nfe": {"mean": nfe}, "box_iou": {"mean": iou}} for nfe, iou in pairs]}
+
+
+def test_the_budget_plot_climbs_to_the_best_that_so_many_evaluations_buy():
+    searches = {"alone": [tries((40, 0.3), (90, 0.2)), tries((60, 0.5))], "with": [tries((94, 0.7), (50, 0.1))]}
+    fig = budget_plot(searches | {"none": []}, {"alone": METHOD, "with": OTHER, "none": BASE}, "a message", "tiny")
+    drawn(fig)
+    (ax,) = fig.axes
+    dots, steps = ([line for line in ax.lines if (line.get_marker() == "o") == dot] for dot in (True, False))
+    assert [line.get_xydata().tolist() for line in dots] == [
+        [[40, 0.3], [60, 0.5], [90, 0.2]],
+        [[50, 0.1], [94, 0.7]],
+    ]
+    assert [line.get_ydata().tolist() for line in steps] == [[0.3, 0.5, 0.5], [0.1, 0.7]]
+    assert [line.get_drawstyle() for line in steps] == ["steps-post"] * 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["alone", "with"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["40", "60"], "of what was tried"
 
 
 def test_the_table_of_the_search_marks_the_best():

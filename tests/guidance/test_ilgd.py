@@ -33,17 +33,17 @@ def test_loss_is_bounded_and_the_paper_identity_holds(mini):
         ctx = context(mini, PROMPTS, [ilgd])
         loss, info = energy(ctx, ilgd)
     regions = regions_of(mini, *LAYOUTS)
-    maps = combined(ctx.attention, regions.nouns, Layers(), (8, 8))
-    boxes = regions.places(8, 8)
+    maps = combined(ctx.attention, regions.nouns, Layers(), (16, 16))
+    boxes = regions.places(16, 16)  # all edges lie between cells
     found = (difference(maps, boxes) * regions.valid).sum(1)
     expected = (maps.sum((2, 3)) - 2 * (maps * boxes).sum((2, 3))) * regions.valid
     torch.testing.assert_close(found, expected.sum(1))
     torch.testing.assert_close(loss, found)
-    assert (loss.abs() <= 64 * regions.valid.sum(1)).all()
+    assert (loss.abs() <= 256 * regions.valid.sum(1)).all()
     share = (maps * boxes).sum((2, 3)) / maps.sum((2, 3)) * regions.valid
     torch.testing.assert_close(info["inside"], torch.where(regions.valid, share, 0))
     torch.testing.assert_close(info["maps"].amax((2, 3))[regions.valid], torch.ones(3))
-    assert info["maps"].shape == (2, 2, 8, 8)
+    assert info["maps"].shape == (2, 2, 16, 16)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -108,6 +108,19 @@ def test_injection_at_hand_made_scores(tiny):
     expected[0, :, 2:6, 5:, 8] = nu * scores[0, ..., 8].max()  # fish: x in [.625, 1]
     expected[1, :, :4, 4:, 3] = nu * scores[1, ..., 3].max()  # ball
     torch.testing.assert_close(added, expected.flatten(2, 3), atol=1e-6, rtol=1e-4)
+
+
+def test_boxes_of_whole_cells_are_the_papers(mini):
+    """A box from 5 to 22 of 64 columns, 4 to 15 rows: in cells of 4, those whose upper left pixel is in it."""
+    one = [layout("a red car", red_car=(5 / 64, 4 / 64, 22 / 64, 15 / 64))]
+    hard, soft = ILGD.paper(layouts=one), ILGD(layouts=one)
+    regions, expected = regions_of(mini, *one), torch.zeros(16, 16)
+    expected[1:4, 2:6] = 1
+    assert torch.equal(hard.inside(regions, 16, 16)[0, 0], expected)
+    assert torch.equal(soft.inside(regions, 16, 16), regions.places(16, 16))
+    small = regions_of(mini, layout("a red car", red_car=(5 / 64, 5 / 64, 7 / 64, 7 / 64)))
+    assert hard.inside(small, 16, 16).nonzero().tolist() == [[0, 0, 1, 1]], "no region vanishes"
+    assert hard.grid(mini.at(64, 96)) == (16, 24) and soft.grid(mini) == (8, 8)
 
 
 def test_injection_into_the_whole_picture_adds_a_constant_to_one_column(tiny):

@@ -5,7 +5,7 @@ import torch
 from single_steps import LAYOUTS, PROMPTS, begun, by_hand, corner_box, moved, randoms, regions_of
 
 from helpers.backbones.attention import Layers
-from helpers.guidance.layout_guidance import LayoutGuidance, outside
+from helpers.guidance.layout_guidance import LayoutGuidance, boxes, outside
 
 
 def test_energy_at_known_values():
@@ -31,31 +31,47 @@ def test_energy_is_a_mean_over_the_regions_that_exist():
     assert outside(seen, regions, Layers()).item() == pytest.approx(0.75**2)
 
 
+def test_boxes_are_hard_with_corners_rounded_down():
+    pixels = torch.zeros(1, 2, 32, 32)
+    pixels[0, 0, 4:15, 5:22] = 1  # in cells of 4: rows 1 to 3.75, columns 1.25 to 5.5
+    pixels[0, 1, 5:7, 9:20] = 1  # rows 1.25 to 1.75, columns 2.25 to 5
+    seen, regions = by_hand(torch.ones(1, 1, 8, 8, 4), pixels)
+    expected = torch.zeros(1, 2, 8, 8)
+    expected[0, 0, 1:3, 1:5] = expected[0, 1, 1:2, 2:5] = 1
+    assert torch.equal(boxes(regions, next(iter(seen.maps))).view(1, 2, 8, 8), expected)
+
+
 def test_layout_guidance_stops_at_the_energy_that_is_asked_for(mini):
+    """After the gradient that found it, and for good: the step after asks what was seen before."""
     method = LayoutGuidance.paper(layouts=LAYOUTS)
     first = begun(mini, PROMPTS, [method])
     moved(first, method)
     energies = first.curves["layoutguidance"]
     better, worse = energies.argmin().item(), energies.argmax().item()
     assert energies[better] < energies[worse]
-    stopping = LayoutGuidance(layouts=LAYOUTS, scale=3.0, above=energies.mean().item(), most=3)
+    stopping = LayoutGuidance(layouts=LAYOUTS, scale=3.0, above=energies.min().item() + 1e-3, most=3)
     ctx = begun(mini, PROMPTS, [stopping])
     x_t = moved(ctx, stopping)
-    assert torch.equal(x_t[better], ctx.x_t[better]) and not torch.equal(x_t[worse], ctx.x_t[worse])
-    assert 3 <= ctx.cost.forwards == ctx.cost.backwards <= 4
+    assert not torch.equal(x_t[better], ctx.x_t[better]) and not torch.equal(x_t[worse], ctx.x_t[worse])
+    assert ctx.cost.forwards == ctx.cost.backwards == 1 + 3, "once for the better, up to three times for the worse"
+    before, ctx.x_t = ctx.cost.forwards, x_t
+    again = moved(ctx, stopping)
+    assert torch.equal(again[better], x_t[better]) and not torch.equal(again[worse], x_t[worse])
+    assert before < ctx.cost.forwards <= before + 3 and ctx.curves["layoutguidance"][better] == 0
 
 
 def test_layout_guidance_reads_mid_and_up_blocks_and_moves_by_the_variance(mini):
     method = LayoutGuidance.paper(layouts=LAYOUTS, most=1)
     ctx = begun(mini, PROMPTS, [method])
-    with mini.attention(2, [method.reads]) as seen:
+    layers = ctx.job.states[method].layers
+    with mini.attention(2, [layers]) as seen:
         mini.predict(ctx.x_t, ctx.t, ctx.job.text)
-    assert sorted((site.place, site.rank) for site in seen.maps) == [("mid", 0), *[("up", 0)] * 2, *[("up", 1)] * 2]
+    assert {(site.place, min(site.grid)) for site in seen.maps} == {("up", 8), ("up", 16)}, "its mid block has 4 x 4"
     for i in (1, 7):
         step = begun(mini, PROMPTS, [method], i=i)
         step.x_t.requires_grad_()
-        with mini.attention(2, [method.reads]) as seen:
+        with mini.attention(2, [layers]) as seen:
             mini.predict(step.x_t, step.t, step.job.text)
-            (grad,) = torch.autograd.grad(outside(seen, regions_of(mini, *LAYOUTS), method.reads).sum(), step.x_t)
+            (grad,) = torch.autograd.grad(outside(seen, regions_of(mini, *LAYOUTS), layers).sum(), step.x_t)
         expected = -30 * step.level.sigma**2 * grad
         torch.testing.assert_close(moved(step, method) - step.x_t.detach(), expected, rtol=1e-3, atol=1e-5)

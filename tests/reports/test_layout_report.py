@@ -25,7 +25,7 @@ from helpers.pipeline.score import Scored
 from helpers.reports import common
 from helpers.reports import ilgd as ilgd_report
 from helpers.reports import layout as layout_report
-from helpers.reports.layout import best_attention, by_attention, by_kind, gain, kinds_of
+from helpers.reports.layout import affordable, best_attention, by_attention, by_kind, gain, kinds_of, leading
 from helpers.sampling.attention_maps import AttentionMaps
 from helpers.sampling.loop import sample
 from helpers.sampling.trace import Trace
@@ -71,10 +71,24 @@ def test_the_best_by_attention_is_tuned_and_without_dga():
 
 
 def test_every_method_but_dga_and_the_baseline_is_by_attention_alone():
-    without = {name for name in PARAMS.experiment.cases if not by_attention(name)}
-    assert (
-        without == {"none", "dga", "ilgd_dga"} == {n for n in PARAMS.experiment.cases if not by_attention(f"{n}_tuned")}
-    )
+    guided = {"none", "dga", "ilgd_dga"}
+    for suffix in ("", "_tuned"):
+        assert {name for name in PARAMS.experiment.cases if not by_attention(name + suffix)} == guided
+
+
+def test_what_a_budget_buys():
+    def tried(nfe, iou):
+        return {"nfe": {"mean": nfe}, "box_iou": {"mean": iou, "lo": 0, "hi": 1, "n": 32}}
+
+    search = {"tried": [tried(40, 0.3), tried(60, 0.2), tried(94, 0.6), tried(95, 0.5)]}
+    assert [affordable(search, most) for most in (39, 40, 93, 94, np.inf)] == [
+        None,
+        *[{"mean": 0.3, "lo": 0, "hi": 1, "n": 32, "nfe": 40}] * 2,
+        *[{"mean": 0.6, "lo": 0, "hi": 1, "n": 32, "nfe": 94}] * 2,
+    ]
+    metrics = {"none": {}, "ilgd_tuned": {"within_60": {"mean": 0.3}}, "dga_tuned": {"within_60": None}}
+    assert leading(metrics, "60") == "with at most 60 evaluations iLGD places best, box IoU 0.30"
+    assert leading(metrics, "125") == "no method takes at most 125 evaluations"
 
 
 SQUARE, TALL, INSIDE = ("car", "red", 0, 0, 20, 20), ("tree", "red", 40, 0, 50, 20), ("ball", "blue", 5, 5, 15, 15)
@@ -238,10 +252,13 @@ def test_the_report_of_layouts_compares_with_the_prompt_with_boxdiff_and_with_th
     assert set(table.case) == set(IOUS) and {"diff_lo", "diff_attention_mean", "diff_boxdiff_hi"} <= set(table.columns)
     kinds = pd.read_csv(tmp_path / "layout_by_kind.csv")
     assert (kinds.groupby(["case", "kind"]).n.sum() == 6).all() and set(kinds.case) == set(IOUS)
+    bought = metrics["ilgd_tuned"]["within_60"]  # of three settings, see SEARCHES
+    assert (bought["mean"], bought["nfe"]) == (0.4, 0.2) and "within_60" not in metrics["ilgd"]
+    assert not table.metric.str.startswith("within").any()
     search = pd.read_csv(tmp_path / "layout_search.csv")
     assert search[search.best].case.tolist() == ["ilgd", "boxdiff", "ilgd_dga"]
     assert "nfe" in search and not {"seconds", "peak_mb"} & {*search.columns}, "no numbers of the machine"
-    pictures = {f"layout_{kind}" for kind in ("cases", "table", "looks", "pareto", "search", "attention")}
+    pictures = {f"layout_{kind}" for kind in ("cases", "table", "looks", "pareto", "budget", "search", "attention")}
     assert {path.stem for path in tmp_path.glob("*.png")} == pictures
 
 
