@@ -164,7 +164,11 @@ def by_hand(params: dict, lo: float | None = 0.1, hi: float | None = 0.3) -> dic
 
     def entries() -> dict:
         entry = {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 24} | {key: dict(diff) for key in DIFFERENCES}
-        return {name: deepcopy(entry) for name in METRICS} | {"iou_gain": diff | {"n": 24}}
+        return {name: deepcopy(entry) for name in METRICS} | {
+            "iou_gain": diff | {"n": 24},
+            "within_60": {"mean": 0.25, "lo": 0.2, "hi": 0.3, "n": 24, "nfe": 40.0},
+            "within_any": None,
+        }
 
     metrics = {}
     for name, block in params.items():
