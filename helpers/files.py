@@ -9,13 +9,11 @@ import random
 import secrets
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import IO, TypeVar
-from zipfile import BadZipFile
 
 from helpers.paths import ROOT
 
@@ -99,17 +97,6 @@ def read_folder(folder: str | Path, read: Callable[[Path], T]) -> T:
                 return found
         time.sleep(PAUSE)
     raise RuntimeError(f"{folder} was replaced again and again while it was read: wait until what writes it is done")
-
-
-@contextmanager
-def intact(path: str | Path, cure: str) -> Iterator[None]:
-    """Inside a file or folder is read: what a damaged one makes go wrong becomes a ValueError with its name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error!s:.80}): {cure}") from error
 
 
 @contextmanager

@@ -247,11 +247,6 @@ def _resolved(block: Any, name: str) -> Any:
         other = own["like"]
         if other not in list(cases) or other in (*seen, case):
             raise ValueError(f"{name}.cases.{case}.like: {other!r} is no other case; use one of {', '.join(cases)}")
-        theirs = full(other, (*seen, case))
-        if not isinstance(theirs, dict):
-            raise ValueError(
-                f"{name}.cases.{other} holds {theirs!r:.40}, but {case!r} is like it: give it its settings"
-            )
-        return theirs | {key: value for key, value in own.items() if key != "like"}
+        return full(other, (*seen, case)) | {key: value for key, value in own.items() if key != "like"}
 
     return block | {"cases": {case: full(case) for case in cases}}
