@@ -12,7 +12,7 @@ import torch
 from helpers.backbones.backbone import Text
 from helpers.conditions import Layout
 from helpers.perception.scene_graph import parse
-from helpers.sampling.hooks import Branch, Ctx, Guidance, Job, per_image
+from helpers.sampling.hooks import Branch, Ctx, Guidance, Job, Recurrence, per_image
 from helpers.sampling.settings import setting
 
 Texts = Sequence[Sequence[str]]
@@ -54,6 +54,7 @@ class Composable(Guidance):
     prompts: Texts | None = None
     layouts: Layout | Sequence[Layout] | None = None
     scale: float = setting(0.5, low=0, high=100)  # w_i, each; paper 7.5; .5 to 7.5
+    recurrence: Recurrence = Recurrence()  # noqa: RUF009 (frozen) - paper none
 
     decides: ClassVar[bool] = True
 

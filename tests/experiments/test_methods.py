@@ -116,7 +116,7 @@ def test_a_second_method_acts_beside_the_first():
             "ILGD has no setting 'scale': use one of window, recurrence, weight, strength",
         ),
         ({"method": "boxdiff", "weight": 1.0}, "BoxDiff has no setting 'weight': use one of window"),
-        ({"method": "composable", "prompts": []}, "Composable has no setting 'prompts': use one of window, scale"),
+        ({"method": "composable", "prompts": []}, "Composable has no setting 'prompts': use one of window, recurrence, scale"),
         ({"method": "dga", "weight": "3e-1"}, "DGA(weight='3e-1'): a number is needed, not str"),
         ({"method": "dga", "weight": True}, "DGA(weight=True): a number is needed, not bool"),
         (
@@ -174,14 +174,7 @@ def test_every_case_is_its_methods_with_what_it_states(block, name):
         assert one.settings() == methods.make(stated, cfg | given).settings()
 
 
-REPEATED = pytest.mark.xfail(
-    strict=True, reason="polyak 1.5 stands there twice: replace one when DGA is searched again"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=REPEATED) if n == "dga" else n for n in PARAMS["layout"].experiment.search]
-)
+@pytest.mark.parametrize("name", PARAMS["layout"].experiment.search)
 def test_every_searched_setting_is_another_one(name):
     case, seen = PARAMS["layout"].case(name), []
     for settings in PARAMS["layout"].experiment.search[name]:
