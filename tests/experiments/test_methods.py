@@ -116,7 +116,10 @@ def test_a_second_method_acts_beside_the_first():
             "ILGD has no setting 'scale': use one of window, recurrence, weight, strength",
         ),
         ({"method": "boxdiff", "weight": 1.0}, "BoxDiff has no setting 'weight': use one of window"),
-        ({"method": "composable", "prompts": []}, "Composable has no setting 'prompts': use one of window, recurrence, scale"),
+        (
+            {"method": "composable", "prompts": []},
+            "Composable has no setting 'prompts': use one of window, recurrence, scale",
+        ),
         ({"method": "dga", "weight": "3e-1"}, "DGA(weight='3e-1'): a number is needed, not str"),
         ({"method": "dga", "weight": True}, "DGA(weight=True): a number is needed, not bool"),
         (

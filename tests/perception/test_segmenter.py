@@ -28,15 +28,20 @@ def scenes(n, seed=31337):
     return drawn, images
 
 
-def test_logits_follow_images_and_phrases(untrained):
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    words = untrained.embed(["red car", "small striped blue fish", "tree"])
-    logits = untrained(images, words)
-    assert logits.shape == (2, 3, 64, 64) and logits.dtype == torch.float32
-    alone = untrained(images[1:], words[2:])
-    torch.testing.assert_close(alone[0, 0], logits[1, 2], atol=1e-4, rtol=1e-4)
-    by_image = untrained(images, torch.stack([words[:2], words[1:]]))
-    torch.testing.assert_close(by_image[1, 1], logits[1, 2], atol=1e-4, rtol=1e-4)
+def test_logits_follow_images_and_phrases():
+    segmenter = Segmenter(build().double(), tokenizer())
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    words = segmenter.embed(["red car", "small striped blue fish", "tree"])
+    logits = segmenter(images, words)
+    assert logits.shape == (2, 3, 64, 64)
+    alone = segmenter(images[1:], words[2:])
+    torch.testing.assert_close(alone[0, 0], logits[1, 2], atol=1e-5, rtol=1e-5)
+    by_image = segmenter(images, torch.stack([words[:2], words[1:]]))
+    torch.testing.assert_close(by_image[1, 1], logits[1, 2], atol=1e-5, rtol=1e-5)
+
+
+def test_logits_are_float32_whatever_the_network_is(untrained):
+    assert untrained(torch.rand(1, 3, 64, 64), untrained.embed(["tree"])).dtype == torch.float32
 
 
 def test_padding_does_not_change_a_phrase(untrained):
