@@ -9,6 +9,7 @@ head is thrown away; the pipeline is a plain one.
 """
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from transformers import CLIPTextModel
 
 from helpers.files import writing
 from helpers.miniature.captions import random_caption
+from helpers.miniature.scene import Scene
 from helpers.miniature.vocabulary import COLORS, KINDS, SIDE
-from helpers.miniature.world import random_scene, render
+from helpers.miniature.world import Rendered, random_scene, render
 from helpers.training.autoencoder import to_tensor
 from helpers.training.loop import SEEDS, Scenes, device, fit
 from helpers.training.text import WINDOW, tokenizer
@@ -45,11 +47,11 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def unet() -> UNet2DConditionModel:
-    torch.manual_seed(SEEDS["mini-sd"])
+def unet(widths: tuple[int, int, int] = (64, 128, 192), seed: int = SEEDS["mini-sd"]) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
     return UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(64, 128, 192),
+        block_out_channels=widths,
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         layers_per_block=1,
@@ -70,11 +72,21 @@ def label_map(scene, visible: np.ndarray) -> np.ndarray:
 class EncodedScenes(Dataset):
     """Latents of `count` scenes (without held-out compositions), encoded once into `folder`; captions are drawn anew.
 
-    An item is (latent (4, 16, 16) float16, label map (64, 64), caption's token ids (77)).
+    An item is (latent (4, 16, 16) float16, label map (64, 64), caption's token ids (77)). picture: of a scene and its
+    drawing the (64, 64, 3) uint8 that is encoded; the drawing's image when None.
     """
 
-    def __init__(self, vae: AutoencoderKL | None, folder: Path, count: int, length: int, seed: int = SEEDS["mini-sd"]):
+    def __init__(
+        self,
+        vae: AutoencoderKL | None,
+        folder: Path,
+        count: int,
+        length: int,
+        seed: int = SEEDS["mini-sd"],
+        picture: Callable[[Scene, Rendered], np.ndarray] | None = None,
+    ):
         self.folder, self.count, self.length, self.seed = folder, count, length, seed
+        self.picture = picture or (lambda scene, drawn: drawn.image)
         self.tokenizer = tokenizer()
         if not (folder / "scenes.pkl").exists():
             self._encode(vae)
@@ -103,7 +115,8 @@ class EncodedScenes(Dataset):
                 for i in range(first, min(first + 250, self.count))
             ]
             rendered = [render(s) for s in drawn]
-            x = to_tensor(torch.from_numpy(np.stack([r.image for r in rendered]))).to(vae.device)
+            pictures = np.stack([self.picture(s, r) for s, r in zip(drawn, rendered)])
+            x = to_tensor(torch.from_numpy(pictures)).to(vae.device)
             with torch.autocast(x.device.type, torch.bfloat16):
                 posterior = vae.encode(x).latent_dist
             latents[first : first + len(drawn)] = posterior.mean.float().cpu().numpy()
@@ -115,9 +128,13 @@ class EncodedScenes(Dataset):
     def __len__(self):
         return self.length
 
-    def __getitem__(self, i):
+    def place(self, i: int) -> tuple[int, np.random.Generator]:
+        """Which scene item i shows, and the random numbers for its caption."""
         rng = np.random.default_rng([self.seed + 1000, i])
-        k = int(rng.integers(self.count))
+        return int(rng.integers(self.count)), rng
+
+    def __getitem__(self, i):
+        k, rng = self.place(i)
         text = "" if rng.random() < 0.1 else random_caption(self.scenes[k], rng).text
         ids = self.tokenizer(text, padding="max_length", max_length=WINDOW, truncation=True)["input_ids"]
         return self.latents[k].astype(np.float32), self.labels[k], np.array(ids)
@@ -126,12 +143,12 @@ class EncodedScenes(Dataset):
 class Denoiser(nn.Module):
     """The U-Net with its text encoder and the alignment head, whose features are the decoder's 16x16 input."""
 
-    def __init__(self, text_encoder: CLIPTextModel):
+    def __init__(self, text_encoder: CLIPTextModel, net: UNet2DConditionModel):
         super().__init__()
-        self.text_encoder, self.unet = text_encoder, unet()
+        self.text_encoder, self.unet = text_encoder, net
         self.unet.set_attn_processor(AttnProcessor())  # explicit attention: the fused kernel's backward is slow on CPUs
         self.unet.to(memory_format=torch.channels_last)
-        self.align = nn.Conv2d(128, LABELS, 1)
+        self.align = nn.Conv2d(net.config.block_out_channels[1], LABELS, 1)
         self.unet.up_blocks[1].register_forward_hook(lambda block, args, out: setattr(self, "features", out))
 
     def forward(self, x_t, t, ids):
@@ -143,22 +160,32 @@ class Denoiser(nn.Module):
 ALPHA_BAR = scheduler().alphas_cumprod
 
 
-def loss(model, batch, generator):
-    """min(1, 5 / (snr + 1)) ||v - v_theta||^2 (min-SNR-5 for v, flat where the noise dominates) + alignment."""
-    x0, labels, ids = (part.to(model.align.weight.device) for part in batch)
+def noised(x0: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """x_t, t, v and the weight min(1, 5 / (snr + 1)) of its error (min-SNR-5 for v, flat where the noise dominates)."""
     t = torch.randint(0, 1000, (len(x0),), generator=generator)
     alpha_bar = ALPHA_BAR[t].to(x0.device)[:, None, None, None]
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
     target = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
-    prediction, logits = model(x_t.contiguous(memory_format=torch.channels_last), t.to(x0.device), ids)
-    error = (prediction.float() - target).square()
     weight = (5 * (1 - alpha_bar)).clamp(max=1)  # snr + 1 = 1 / (1 - alpha_bar)
+    return x_t.contiguous(memory_format=torch.channels_last), t.to(x0.device), target, weight
+
+
+def by_noise(error: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean error in every quarter of the noise levels that occurs, to be logged."""
+    return {f"v_{k}": error[t // 250 == k].mean() for k in range(4) if (t // 250 == k).any()}
+
+
+def loss(model, batch, generator):
+    """min(1, 5 / (snr + 1)) ||v - v_theta||^2 + alignment."""
+    x0, labels, ids = (part.to(model.align.weight.device) for part in batch)
+    x_t, t, target, weight = noised(x0, generator)
+    prediction, logits = model(x_t, t, ids)
+    error = (prediction.float() - target).square()
     shares = F.one_hot(labels.long(), LABELS).float().unflatten(1, (16, 4)).unflatten(3, (16, 4)).mean((2, 4))
     align = -(shares * logits.float().permute(0, 2, 3, 1).log_softmax(-1)).sum(-1).mean()
     value = (weight * error).mean()
-    bands = {f"v_{k}": error[t // 250 == k].mean() for k in range(4) if (t // 250 == k).any()}
-    return value + 0.1 * align, {"v": value, "align": align, **bands}
+    return value + 0.1 * align, {"v": value, "align": align, **by_noise(error, t)}
 
 
 def train(
@@ -177,7 +204,7 @@ def train(
     checkpoints in `folder` go before it.
     """
     data = EncodedScenes(vae, folder / "scenes", scenes, length=steps * batch)
-    model = Denoiser(start.text_encoder if start else text_encoder)
+    model = Denoiser(start.text_encoder if start else text_encoder, unet())
     if start:
         model.unet.load_state_dict(start.unet.state_dict())
     return pipeline(fit(model, data, loss, folder, steps, batch, lr, ema=0.999), vae)
@@ -185,11 +212,17 @@ def train(
 
 def pipeline(model: Denoiser, vae: AutoencoderKL) -> StableDiffusionPipeline:
     vae.register_to_config(_name_or_path=None)  # diffusers would keep the folder that it was read from
-    parts = {"unet": unet(), "text_encoder": model.text_encoder, "vae": vae, "tokenizer": tokenizer()}
-    parts["unet"].load_state_dict(model.unet.state_dict())
+    parts = {"unet": _plain(model.unet), "text_encoder": model.text_encoder, "vae": vae, "tokenizer": tokenizer()}
     return StableDiffusionPipeline(
         **parts, scheduler=scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
+
+
+def _plain(trained: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The same U-Net with diffusers' own attention and memory layout."""
+    net = UNet2DConditionModel.from_config(trained.config)
+    net.load_state_dict(trained.state_dict())
+    return net
 
 
 def held_out_scenes(count: int, **kinds) -> Scenes:

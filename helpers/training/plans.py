@@ -18,7 +18,7 @@ class AutoencoderPlan(Block):
 
 
 class SinglePlan(Block):
-    """bank: scenes that are encoded beforehand (mini-sd only)."""
+    """bank: scenes that are encoded beforehand, for models that learn from latents."""
 
     batch: Count
     steps: Count
@@ -33,7 +33,8 @@ class StagedPlan(Block):
     steps: tuple[Count, ...]
 
 
-KINDS = {"autoencoder": AutoencoderPlan, "text": SinglePlan, "mini_sd": SinglePlan}  # the others are staged
+SINGLE = ("text", "mini_sd", "fgdm_autoencoder", "fgdm_segmentation", "fgdm_image")
+KINDS = {"autoencoder": AutoencoderPlan} | dict.fromkeys(SINGLE, SinglePlan)  # the others are staged
 
 
 def plan(model: str, profile: str, data: dict | None = None) -> AutoencoderPlan | SinglePlan | StagedPlan:
