@@ -25,7 +25,7 @@ from helpers.reports.common import about, experiment_metrics, publish, real, row
 from helpers.sampling.trace import Trace
 
 LAYOUT = RESULTS / "layout"
-GUIDED = ("none", "dga", "ilgd_dga")  # not by attention alone
+GUIDED = ("none", "dga", "ilgd_dga", "layout_guidance_dga")  # not by attention alone
 VARIANTS = ("ilgd_share",)  # of ours, by attention alone
 PLACED = ("box_iou", "mask_iou", "box_ap50", "recall", "attribute_acc", "extra_objects")
 LOOKS = ("kernel_distance", "clip_score", "clip_iqa", "contrast", "saturation", "nfe")
@@ -45,6 +45,7 @@ NAMES = {
     "composable": "Composable Diffusion",
     "directed": "Directed Diffusion",
     "ilgd_dga": "iLGD with DGA",
+    "layout_guidance_dga": "layout guidance with DGA",
 }
 ALONE = "by attention alone"
 SIDES = {ALONE: METHOD, "with DGA's segmenter": OTHER}

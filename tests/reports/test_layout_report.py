@@ -71,7 +71,7 @@ def test_the_best_by_attention_is_tuned_and_without_dga():
 
 
 def test_every_method_but_dga_and_the_baseline_is_by_attention_alone():
-    guided = {"none", "dga", "ilgd_dga"}
+    guided = {"none", "dga", "ilgd_dga", "layout_guidance_dga"}
     for suffix in ("", "_tuned"):
         assert {name for name in PARAMS.experiment.cases if not by_attention(name + suffix)} == guided
 
