@@ -23,9 +23,14 @@ def front(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def pareto_plot(
-    metrics: Metrics, message: str, note: str, colors: Mapping[str, str], costs=("kernel_distance", "nfe")
+    metrics: Metrics,
+    message: str,
+    note: str,
+    colors: Mapping[str, str],
+    costs=("kernel_distance", "nfe"),
+    gain: str = "box_iou",
 ) -> Figure:
-    """Box IoU against what it costs, with 95 % intervals; the band joins the cases that no other one beats.
+    """A gain against what it costs, with 95 % intervals; the band joins the cases that no other one beats.
 
     metrics: case in words -> metric -> entry; colors: of each case.
     """
@@ -34,19 +39,19 @@ def pareto_plot(
     drawn = []
     for ax, cost in zip(fig.subplots(1, len(costs), sharey=True), costs, strict=True):
         cases = [case for case in metrics if not pd.isna(metrics[case][cost]["mean"])]
-        x, y = (np.array([metrics[case][name]["mean"] for case in cases]) for name in (cost, "box_iou"))
+        x, y = (np.array([metrics[case][name]["mean"] for case in cases]) for name in (cost, gain))
         best = front(x if cost in LESS_IS_BETTER else -x, y)
         order = np.argsort(y[best])
         ax.plot(x[best][order], y[best][order], color="0.88", lw=7, zorder=0, solid_capstyle="round")
         for k, case in enumerate(cases):
-            entries = [metrics[case][name] for name in (cost, "box_iou")]
+            entries = [metrics[case][name] for name in (cost, gain)]
             ends = [[[entry["mean"] - entry["lo"]], [entry["hi"] - entry["mean"]]] for entry in entries]
             ax.errorbar(x[k], y[k], *np.abs(ends[::-1]), fmt="o", color=colors[case], lw=0.7, ms=5, zorder=2)
         scaled(ax, cost, x)
         ax.set_xlabel(axis(cost))
         ax.margins(x=0.12)
         drawn.append((ax, np.stack([x, y], 1), cases))
-    drawn[0][0].set_ylabel(axis("box_iou", "y"))
+    drawn[0][0].set_ylabel(axis(gain, "y"))
     titled(fig, message, note)
     for ax, points, cases in drawn:
         place_labels(ax, points, cases, [colors[case] for case in cases])

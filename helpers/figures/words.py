@@ -26,9 +26,11 @@ METRICS = {
     "image_fidelity": "likeness to the source",
     "background_psnr": "background kept, dB",
     "nfe": "denoiser evaluations per image",
+    "seconds": "seconds per image",
 }
 LESS_IS_BETTER = {
     "kernel_distance", "frechet", "extra_objects", "size_error", "distance_error", "drag_md", "center_dist", "nfe",
+    "seconds",
 }  # fmt: skip
 NEITHER = {"contrast", "saturation"}  # far from the baseline's is bad, in either direction
 ARROWS = {"x": "←→", "y": "↓↑"}  # less, more

@@ -34,7 +34,8 @@ CODE = ROOT / "code.yaml"
 NOTEBOOKS = ROOT / "notebooks"
 REQUIREMENTS = ROOT / "requirements.txt"
 NAMED = {"method": "guidance", "benchmark": "benchmarks"}  # keys of params.yaml -> packages of what they name
-ROLES = ("backbone", "guide", "detector", "flow", "clicks", "features")  # keys of params.yaml that name a model
+# keys of params.yaml that name a model
+ROLES = ("backbone", "guide", "detector", "flow", "clicks", "features", "segmentation", "image")
 MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
 
 

@@ -16,11 +16,14 @@ from helpers.files import writing
 from helpers.params import read
 from helpers.paths import FIGURES, RESULTS, ROOT
 
-MAIN = {"dga": "box_iou", "dca": "relation_acc", "dma": "drag_md", "combinations": "box_iou", "layout": "box_iou"}
+MAIN = {
+    "dga": "box_iou", "dca": "relation_acc", "dma": "drag_md", "combinations": "box_iou", "layout": "box_iou",
+    "sbpc": "recall",
+}  # fmt: skip
 TEMPLATE = ROOT / "helpers" / "reports" / "results.md.j2"
 NONE = "–"  # where there is no number
 DIGITS = {  # behind the point; of all other metrics 2
-    "nfe": 0, "clip_score": 1, "drag_md": 1, "center_dist": 1, "background_psnr": 1, "kernel_distance": 3,
+    "nfe": 0, "seconds": 2, "clip_score": 1, "drag_md": 1, "center_dist": 1, "background_psnr": 1, "kernel_distance": 3,
     "contrast": 3, "saturation": 3, "size_error": 3, "distance_error": 3,
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.experiments import combinations, dca, dga, dma, ilgd, layout, robustness
+from helpers.experiments import combinations, dca, dga, dma, ilgd, layout, robustness, sbpc
 from helpers.params import load
 from helpers.reports import combinations as combinations_report
 from helpers.reports import dca as dca_report
@@ -11,6 +11,7 @@ from helpers.reports import dma as dma_report
 from helpers.reports import ilgd as ilgd_report
 from helpers.reports import layout as layout_report
 from helpers.reports import robustness as robustness_report
+from helpers.reports import sbpc as sbpc_report
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from helpers.reports import robustness as robustness_report
         (dma, dma_report.NAMES),
         (layout, layout_report.NAMES),
         (ilgd, ilgd_report.HEADINGS),
+        (sbpc, sbpc_report.NAMES),
     ],
 )
 def test_names_are_of_cases_and_no_two_have_one(experiment, names):
