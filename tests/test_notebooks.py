@@ -19,6 +19,8 @@ ALLOWED = {
     "start",
     "steps",
     "pictures",
+    "prompt",
+    "candidates",
 }  # names of parameters that a notebook may have
 
 

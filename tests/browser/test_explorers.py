@@ -237,3 +237,33 @@ def test_explore_attention(lab, page, tmp_path):
     chips = tokens.evaluate_all("buttons => buttons.map(button => getComputedStyle(button).borderBottomColor)")
     assert chips == ["rgb(86, 180, 233)", "rgb(230, 159, 0)"], "a chip has its region's colour"
     explorer.screenshot(path=tmp_path / "other_token.png")
+
+
+def test_explore_factors(lab, page, tmp_path):
+    """Maps are drawn by a click, one is edited, the picture follows; what is typed stays text."""
+    run_all(page, lab, "factors.ipynb")
+    assert errors(page) == []
+    button = lambda name: page.locator(".widget-button", has_text=name).first  # noqa: E731
+    explorer = page.locator(".jp-OutputArea-output", has=page.locator("img.widget-image")).first
+    # the cell below the explorer has drawn six maps and a picture: candidates, the map, the picture before, and now
+    first = moved(page, "recall", [""] * 9, still=(7,))
+    explorer.screenshot(path=tmp_path / "planned.png")
+
+    button("Delete").click()
+    deleted = moved(page, "recall", first, still=(*range(6), 7, 8))
+    assert deleted[6] != first[6], "the map has an object less"
+    button("Draw the picture").click()
+    painted = moved(page, "recall", deleted, still=range(7))
+    assert painted[7] == first[8] != painted[8], "the picture before moves to the left"
+    explorer.screenshot(path=tmp_path / "deleted.png")
+    button("Undo").click()
+    undone = moved(page, "recall", painted, still=(*range(6), 7, 8))
+    assert undone[6] == first[6]
+
+    prompt = page.locator(".widget-text input").first
+    prompt.fill("<img src=x onerror=alert(1)>")
+    prompt.press("Tab")
+    button("Draw maps").click()
+    expect(page.locator(".widget-html-content", has_text="<img src=x onerror=alert(1)>").first).to_be_visible()
+    assert page.locator("img[src='x']").count() == 0 and pictures(page) == undone and errors(page) == []
+    explorer.screenshot(path=tmp_path / "refused.png")
