@@ -8,7 +8,7 @@ guide segmenter; and the methods that change a single picture.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -56,12 +56,14 @@ class SbpcCase(MethodCase):
 
 
 class Experiment(params.Experiment):
-    """segmentation, image: the factors, by name or folder. guide: the segmenter that reads mini-sd's pictures."""
+    """segmentation, image: the factors, by name or folder. map_cfg_scale: of the first, which needs less than pictures
+    do. guide: the segmenter that reads mini-sd's pictures."""
 
     block: ClassVar[str] = "sbpc"
     guide: Guide
     segmentation: str = Field(min_length=1)
     image: str = Field(min_length=1)
+    map_cfg_scale: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=100)]
     cases: dict[params.Name, SbpcCase]
 
 
@@ -109,7 +111,7 @@ def _by_maps(params, search: Search, scenes, models: Models, showcase: int) -> S
         picture = (255 * condition).round().permute(1, 2, 0).numpy()
         return reading.recall([(one.kind, one.color) for one in reading.objects(picture)], wanted[row])
 
-    chosen, spent = searched(params, search, scenes, models.factors[MAP], recall)
+    chosen, spent = searched(params, search, scenes, models.factors[MAP], params.experiment.map_cfg_scale, recall)
     place = {scene.id: k for k, scene in enumerate(scenes)}
 
     def given(some: Sequence[LayoutItem]) -> list[Guidance]:
@@ -128,19 +130,22 @@ def _by_pictures(params, search: Search, scenes, models: Models, showcase: int) 
         covered = (models.segmenter.masks(picture[None], phrases[row])[0] > 0.5).float().mean((1, 2))
         return float((covered >= reading.PRESENT).float().mean())
 
-    chosen, spent = searched(params, search, scenes, models.backbone, recall)
+    chosen, spent = searched(params, search, scenes, models.backbone, params.sampling.cfg_scale, recall)
     seeds = [scene.model_copy(update={"seed": seed}) for scene, seed in zip(scenes, spent.seeds, strict=True)]
     if search.steps in (None, params.profile.steps):
         shown = (
-            draw_benchmark(params, models.backbone, seeds[:showcase], _plain(params), showcase) if showcase else None
+            draw_benchmark(params, models.backbone, seeds[:showcase], _plain(params.sampling.cfg_scale), showcase)
+            if showcase
+            else None
         )
         rows = [row | spent_row for row, spent_row in zip(spent.kept, spent.rows, strict=True)]
         return _told(Samples(chosen.maps, rows, spent.warnings, shown and shown.trace), chosen)
-    return _told(draw_benchmark(params, models.backbone, seeds, _plain(params), showcase), chosen, spent)
+    drawn = draw_benchmark(params, models.backbone, seeds, _plain(params.sampling.cfg_scale), showcase)
+    return _told(drawn, chosen, spent)
 
 
-def _plain(params: Params) -> Callable[[Sequence[LayoutItem]], list[Guidance]]:
-    return lambda scenes: [CFG(params.sampling.cfg_scale)]
+def _plain(cfg_scale: float) -> Callable[[Sequence[LayoutItem]], list[Guidance]]:
+    return lambda scenes: [CFG(cfg_scale)]
 
 
 @dataclass
@@ -154,7 +159,9 @@ class Spent:
     warnings: list[str]
 
 
-def searched(params: Params, search: Search, scenes, backbone: Backbone, recall) -> tuple[Chosen, Spent]:
+def searched(
+    params: Params, search: Search, scenes, backbone: Backbone, cfg_scale: float, recall
+) -> tuple[Chosen, Spent]:
     """Draw the candidates of all scenes and choose; what that took."""
     steps = search.steps or params.profile.steps
     fewer = replace(params, profile=params.profile.model_copy(update={"steps": steps}))
@@ -163,7 +170,7 @@ def searched(params: Params, search: Search, scenes, backbone: Backbone, recall)
 
     def draw(rows: list[int], seeds: list[int]) -> torch.Tensor:
         asked = [scenes[row].model_copy(update={"seed": seed}) for row, seed in zip(rows, seeds, strict=True)]
-        tried.append(draw_benchmark(fewer, backbone, asked, _plain(params)))
+        tried.append(draw_benchmark(fewer, backbone, asked, _plain(cfg_scale)))
         return tried[0].images
 
     def timed(candidate: torch.Tensor, row: int) -> float:

@@ -25,6 +25,7 @@ from helpers.widgets.common import png
 
 MAP = "segmentation"
 MOST = 10  # candidates
+MAP_CFG = 3.0  # of maps, which need less than pictures do
 
 
 @dataclass
@@ -145,7 +146,7 @@ class FactorExplorer(widgets.VBox):
         """New candidates for the prompt; the one with the best recall is chosen."""
         asked = wanted(self.prompt.value)
         seeds = [try_seed(self.seed.value, k) for k in range(self.count.value)]
-        self.candidates = self._drawn(self.planner, seeds, self.map_steps.value)
+        self.candidates = self._drawn(self.planner, seeds, self.map_steps.value, MAP_CFG)
         shares, boxes = [], []
         for k, one in enumerate(self.candidates.pictures):
             shares.append(recall([(o.kind, o.color) for o in objects(pixels(one))], asked))
@@ -176,7 +177,7 @@ class FactorExplorer(widgets.VBox):
             raise ValueError("there is no map yet: draw maps first")
         given = torch.from_numpy(self.map.copy()).permute(2, 0, 1) / 255
         before = self.picture
-        self.picture = self._drawn(self.painter, [self.seed.value], self.steps.value, given)
+        self.picture = self._drawn(self.painter, [self.seed.value], self.steps.value, self.cfg_scale, given)
         if before is not None:
             self.before.value = png(enlarge(pixels(before.pictures[0])))
         self.step.max = len(self.picture.guesses) + 1
@@ -225,11 +226,11 @@ class FactorExplorer(widgets.VBox):
         self.scale.value = 1.0
         self._show_map()
 
-    def _drawn(self, backbone: Backbone, seeds: Sequence[int], steps: int, given=None) -> Drawn:
+    def _drawn(self, backbone: Backbone, seeds: Sequence[int], steps: int, cfg_scale: float, given=None) -> Drawn:
         self.progress.max, self.progress.value = steps, 0
         self.progress.layout.visibility = "visible"
         try:
-            return draw(backbone, self.prompt.value, seeds, steps, self.cfg_scale, given, self._tell)
+            return draw(backbone, self.prompt.value, seeds, steps, cfg_scale, given, self._tell)
         finally:
             self.progress.layout.visibility = "hidden"
 

@@ -28,6 +28,7 @@ CASES = {  # of every experiment, what runs here
     "robustness": ["strength_drag"],
     "layout": ["none", "ilgd"],
     "ilgd": ["masks"],
+    "sbpc": ["none", "maps_10"],
 }
 SEARCHED = ["ilgd"]  # of the experiment layout
 CHANGES = {  # of params.yaml: as little work as the code allows
