@@ -23,15 +23,12 @@ NAMES = {
     "dga": "DGA",
     "dga_free": "DGA, cores (ours)",
     "ilgd": "iLGD",
-    "ilgd_share": "iLGD, loss of shares (ours)",
-    "boxdiff": "BoxDiff",
     "layout_guidance": "layout guidance",
     "ilgd_dga": "iLGD with DGA",
-    "ilgd_free": "iLGD with DGA, cores",
     "layout_guidance_dga": "layout guidance with DGA",
     "layout_guidance_free": "layout guidance with DGA, cores",
 }
-PLAIN = {"dga_free": "dga", "ilgd_free": "ilgd_dga", "layout_guidance_free": "layout_guidance_dga"}  # with whole boxes
+PLAIN = {"dga_free": "dga", "layout_guidance_free": "layout_guidance_dga"}  # the same with whole boxes
 
 
 def judge(scored: Mapping[str, Scored], scenes: Sequence[LayoutItem]) -> None:
