@@ -23,6 +23,8 @@ NAMES = {
     "dga": "DGA",
     "dga_free": "DGA, cores (ours)",
     "ilgd": "iLGD",
+    "ilgd_share": "iLGD, loss of shares (ours)",
+    "boxdiff": "BoxDiff",
     "layout_guidance": "layout guidance",
     "ilgd_dga": "iLGD with DGA",
     "layout_guidance_dga": "layout guidance with DGA",

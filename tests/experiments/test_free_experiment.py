@@ -7,6 +7,7 @@ import torch
 
 from helpers.benchmarks.miniature_free import load_free
 from helpers.experiments import free as experiment
+from helpers.experiments import layout
 from helpers.experiments.free import guidance_of
 from helpers.params import load
 from helpers.reports.free import PLAIN
@@ -37,6 +38,14 @@ def test_cores_are_all_that_differs(cores, boxes):
     *same, (_, theirs) = told(boxes)
     assert others == same and set(ours) - set(theirs) == CORES
     assert {key: ours[key] for key in theirs} == theirs
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"none", *PLAIN}))
+def test_no_method_has_settings_that_the_search_on_tight_boxes_did_not_try(name):
+    searched = load(layout.Experiment, "smoke")
+    case, tried = searched.case(name), searched.experiment.search[name]
+    made = [guidance_of(searched, case.stating(**settings), SCENES, "segmenter") for settings in tried]
+    assert told(name) in [[(method.name, method.settings()) for method in methods] for methods in made]
 
 
 def test_every_case_is_drawn_on_the_same_layouts():
