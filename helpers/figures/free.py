@@ -23,7 +23,7 @@ def free_grid(
     chosen = one_of_each(first)
     columns = ["asked for, and what\nfills it best", *(names[case] for case in traces)]
     note = f"{note}. Under a picture: the share of the objects that lies inside, and box IoU. "
-    fig, grid = picture_grid(len(chosen), columns, message, f"{note}✗: less than {INSIDE:.0%} inside.")
+    fig, grid = picture_grid(len(chosen), columns, message, f"{note}✗: less than {100 * INSIDE:.0f} % inside.")
     for axes, k in zip(grid, chosen, strict=True):
         index = first[k].index
         boxes, silhouettes = layouts[index].boxes_only(), layouts[index].masks_only()
