@@ -9,7 +9,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from helpers.experiments import check, combinations, dca, dga, dma, ilgd, layout, robustness
+from helpers.experiments import check, combinations, dca, dga, dma, free, ilgd, layout, robustness
 from helpers.params import Profile, load, section
 from helpers.paths import ROOT
 from helpers.pipeline.fingerprint import ROLES
@@ -18,7 +18,7 @@ from helpers.pipeline.report import reports
 TEXT = (ROOT / "params.yaml").read_text()
 VALUES = yaml.safe_load(TEXT)
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-EXPERIMENTS = [module.Experiment for module in (dga, dca, dma, combinations, robustness, layout, ilgd)]
+EXPERIMENTS = [module.Experiment for module in (dga, dca, dma, combinations, robustness, layout, free, ilgd)]
 
 
 def written(tmp_path, text: str | bytes) -> Path:

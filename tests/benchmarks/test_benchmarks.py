@@ -19,6 +19,7 @@ from helpers.miniature.world import render
         ("miniature", {"layout", "things", "relations", "background"}, [{}, {"caption": "long"}]),
         ("miniature_drags", {"drag", "moved"}, [{}, {"source": "drawn"}]),
         ("miniature_combined", {"scene", "drag"}, [{}]),
+        ("miniature_free", {"layout", "things", "relations", "background"}, [{}]),
     ],
 )
 def test_a_benchmark_is_known_by_its_name(name, parts, variants):
@@ -35,7 +36,9 @@ def test_a_benchmark_is_known_by_its_name(name, parts, variants):
 
 
 def test_an_unknown_benchmark_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'coco'; choose one of miniature, miniature_combined, miniature_drags$"):
+    with pytest.raises(
+        ValueError, match="'coco'; choose one of miniature, miniature_combined, miniature_drags, miniature_free$"
+    ):
         load_benchmark("coco")
     with pytest.raises(ValueError, match="unknown benchmark 'base'"):
         load_benchmark("base")

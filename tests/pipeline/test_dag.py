@@ -27,6 +27,7 @@ CASES = {  # of every experiment, what runs here
     "combinations": ["none", "source", "text_layout_drag"],
     "robustness": ["strength_drag"],
     "layout": ["none", "ilgd"],
+    "free": ["none", "dga", "dga_free"],
     "ilgd": ["masks"],
     "sbpc": ["none", "maps_10"],
 }

@@ -2,12 +2,13 @@
 
 import pytest
 
-from helpers.experiments import combinations, dca, dga, dma, ilgd, layout, robustness, sbpc
+from helpers.experiments import combinations, dca, dga, dma, free, ilgd, layout, robustness, sbpc
 from helpers.params import load
 from helpers.reports import combinations as combinations_report
 from helpers.reports import dca as dca_report
 from helpers.reports import dga as dga_report
 from helpers.reports import dma as dma_report
+from helpers.reports import free as free_report
 from helpers.reports import ilgd as ilgd_report
 from helpers.reports import layout as layout_report
 from helpers.reports import robustness as robustness_report
@@ -21,6 +22,7 @@ from helpers.reports import sbpc as sbpc_report
         (dca, dca_report.NAMES),
         (dma, dma_report.NAMES),
         (layout, layout_report.NAMES),
+        (free, free_report.NAMES),
         (ilgd, ilgd_report.HEADINGS),
         (sbpc, sbpc_report.NAMES),
     ],
