@@ -21,7 +21,7 @@ def free_grid(
     """
     first = next(iter(traces.values())).records
     chosen = one_of_each(first)
-    columns = ["asked for, and what\nfills it best", *(names[case] for case in traces)]
+    columns = ["asked for,\nbest filled", *(names[case] for case in traces)]
     note = f"{note}. Under a picture: the share of the objects that lies inside, and box IoU. "
     fig, grid = picture_grid(len(chosen), columns, message, f"{note}✗: less than {100 * INSIDE:.0f} % inside.")
     for axes, k in zip(grid, chosen, strict=True):
