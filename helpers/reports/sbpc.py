@@ -84,7 +84,7 @@ def write(folder: Path, params: Params, reference) -> dict:
     colors = {called(NAMES, case): color(case) for case in metrics}
     named = {called(NAMES, case): entries for case, entries in metrics.items()}
     known = f"{about(params)}; {len(scenes)} prompts of 5 and 6 objects. Grey: mini-sd, blue: its pictures chosen or "
-    known += "changed, orange: FG-DM"
+    known += f"changed, orange: FG-DM, maps at CFG {params.experiment.map_cfg_scale:g}"
     best = max((case for case in metrics if case.startswith("maps")), key=lambda c: metrics[c]["recall"]["mean"])
     message = (
         f"Maps are cheap to choose among: recall {metrics[best]['recall']['mean']:.2f} with FG-DM, "

@@ -17,7 +17,6 @@ from helpers.factor_graph.factor import Conditions, ControlledBackbone
 from helpers.factor_graph.reading import Shown, objects, recall
 from helpers.figures.overlay import enlarge
 from helpers.guidance.cfg import CFG
-from helpers.miniature.vocabulary import COLORS, KINDS
 from helpers.perception.scene_graph import parse
 from helpers.sampling.best_of import try_seed
 from helpers.sampling.loop import denoise
@@ -40,8 +39,8 @@ def wanted(prompt: str) -> list[tuple[str, str]]:
     """(kind, colour) of every object that a prompt names; ValueError where it names none that the world has."""
     found = []
     for thing in parse(prompt).objects:
-        color = next((word for word in thing.attributes if word in COLORS), None)
-        if thing.noun in KINDS and color:
+        color = next((word for word in thing.attributes if word in editing.COLORS), None)
+        if thing.noun in editing.KINDS and color:
             found += [(thing.noun, color)] * (thing.count or 1)
     if not found:
         raise ValueError(f"{prompt!r} names no object of the miniature world: say something like 'a red car'")
@@ -101,8 +100,8 @@ class FactorExplorer(widgets.VBox):
         self.which = widgets.Dropdown(options=[("nothing", None)], description="object")
         self.dx, self.dy = (widgets.IntSlider(0, -40, 40, description=name) for name in ("right by", "down by"))
         self.scale = widgets.FloatSlider(1.0, min=0.4, max=2.5, step=0.1, description="size ×")
-        self.kind = widgets.Dropdown(options=KINDS, description="kind")
-        self.color = widgets.Dropdown(options=tuple(COLORS), description="colour")
+        self.kind = widgets.Dropdown(options=editing.KINDS, description="kind")
+        self.color = widgets.Dropdown(options=tuple(editing.COLORS), description="colour")
         self.box = widgets.Text("4, 4, 24, 24", description="box x0, y0, x1, y1", style=wide)
         self.buttons = {
             name: widgets.Button(description=name, layout={"width": "auto"})
