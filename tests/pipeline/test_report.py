@@ -145,15 +145,17 @@ def test_a_showcase_keeps_frames_and_maps_of_one_image(tmp_path):
 
 METRICS = """nfe mask_iou box_iou box_ap50 recall color_acc extra_objects size_error distance_error attribute_acc
 relation_acc clip_score clip_iqa contrast kernel_distance drag_md center_dist drag_recall image_fidelity edit_fidelity
-background_psnr ceiling filled inside centred off_centre""".split()
+background_psnr ceiling filled inside centred off_centre candidate_min candidate_median candidate_max seconds
+faster""".split()
 DIFFERENCES = """diff diff_coverage diff_boxdiff diff_attributes_relations diff_once diff_unguided diff_displacement
-diff_text diff_layout diff_drag diff_dga diff_boxes""".split()
+diff_text diff_layout diff_drag diff_dga diff_boxes diff_searched""".split()
 MINIATURE = {
     "vae": "psnr", "mini-sd": "recall recall_single recall_four extra_objects", "guide_segmenter": "mask_iou",
     "detector": "ap50 ap50_x0", "sam": "mask_iou mask_iou_x0_hat_50", "raft": "epe_moving epe_moving_x0_hat_50",
     "clip": "top1 top1_x0_hat_50 swapped_relation swapped_relation_x0_hat_50", "dino": "pck pck_x0_hat_50",
     "judge": "recall color_acc mask_iou", "judge_clip": "caption_top1 swapped_relation", "quality": "auc",
-    "parser": "f1_relations",
+    "parser": "f1_relations", "fgdm.autoencoder": "objects objects_half",
+    "fgdm.segmentation": "recall_5 recall_10 recall_20", "fgdm.image": "box_iou_segmentation box_iou_sketch",
 }  # fmt: skip
 POINTS = {"many": ("many, none", "many, ilgd"), "loss_strength": ("0", "10")}
 
@@ -200,7 +202,7 @@ def test_the_page_is_filled_in_from_the_numbers(places):
     assert "box IoU rises from .50 to .88, +.75 (.71 to .79)." in page
     assert "| DGA: all three | 123 | .88 | +.75 (.71 to .79) |" in page and "dB ↑ | 45.7 |" in page
     assert json.loads((figures / "metrics.json").read_text()) == metrics
-    for title in ("dga", "layout", "free", "dca", "dma", "combinations", "robustness"):
+    for title in ("dga", "layout", "free", "sbpc", "dca", "dma", "combinations", "robustness"):
         assert re.search(rf"^## .*\(`{title}`", page, re.MULTILINE)
     for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1, f"rows of one length:\n{table}"
