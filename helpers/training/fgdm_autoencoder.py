@@ -58,7 +58,9 @@ def train(folder: Path, start: AutoencoderKL, steps: int, batch: int, lr: float)
     """Go on from mini-sd's autoencoder, or continue in `folder`. batch: pictures, and as many maps."""
     data = Scenes(SEED, view, length=steps * batch)
     old = deepcopy(start).eval().requires_grad_(False)
-    return fit(deepcopy(start).requires_grad_(True), data, loss(old), folder, steps, batch, lr, ema=0.99)
+    model = fit(deepcopy(start).requires_grad_(True), data, loss(old), folder, steps, batch, lr, ema=0.99)
+    model.register_to_config(_name_or_path=None)  # diffusers would keep the folder that it was read from
+    return model
 
 
 def round_trip(model: AutoencoderKL, scenes: list[Scene], stride: int = 1) -> float:

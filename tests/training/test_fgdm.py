@@ -1,5 +1,8 @@
 """FG-DM's models: what they are trained on, and what the published ones keep, show and follow."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from helpers.guidance.cfg import CFG
 from helpers.judges.loading import load_judge
 from helpers.metrics.layout import score
 from helpers.miniature.maps import MAPS, segmentation
-from helpers.paths import weights
+from helpers.paths import MODELS, weights
 from helpers.sampling.loop import sample
 from helpers.training import diffusion, fgdm_autoencoder, fgdm_image, fgdm_segmentation
 from helpers.training.held_out import caption_cases, held_out
@@ -51,6 +54,11 @@ def test_the_published_autoencoder_keeps_objects_and_pictures(extended):
     assert fgdm_autoencoder.round_trip(old, scenes) < 0.5, "mini-sd's own cannot, so the other is needed"
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1)
     assert fgdm_autoencoder.drift(extended, old, pixels) < 0.005 and fgdm_autoencoder.drift(old, old, pixels) == 0
+
+
+def test_no_published_model_names_a_folder_of_the_machine_that_trained_it():
+    stated = [(path, json.loads(path.read_text()).get("_name_or_path")) for path in MODELS.rglob("config.json")]
+    assert len(stated) > 10 and not [path for path, name in stated if name and Path(name).is_absolute()]
 
 
 def test_what_is_encoded_can_be_chosen(extended, tmp_path):
