@@ -1,10 +1,11 @@
-"""How every notebook looks on disk; nbval runs them."""
+"""How every notebook looks on disk."""
 
 import ast
 import tomllib
 
 import nbformat
 import pytest
+from test_lessons import LESSONS
 
 from helpers.paths import ROOT
 
@@ -38,13 +39,14 @@ def tags(cell):
 
 
 def test_every_notebook_is_run():
-    """By a stage, in tests/pipeline/test_dag.py, or by nbval."""
+    """By a stage, in tests/pipeline/test_dag.py, by tests/test_lessons.py, or by nbval."""
     paths = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
     stages = (ROOT / "dvc.yaml").read_text()
     for path in PATHS:
         name = path.relative_to(ROOT).as_posix()
         by_stage = name in stages and "/train/" not in name  # which are frozen
-        assert by_stage != any(name.startswith(place) for place in paths), f"{name}: once, by a stage or by pytest"
+        by_nbval = any(name.startswith(place) for place in paths)
+        assert by_stage + by_nbval + (path in LESSONS) == 1, f"{name}: once, by a stage, by nbval or as a lesson"
 
 
 def test_there_are_notebooks():

@@ -61,7 +61,7 @@ WRONG = [  # what stands there, what is written instead, what is said: name, val
     ("steps: 6", "steps: true", "profiles.smoke.steps: Input should be a valid integer (got True)"),
     ("headline: 4", "headline: 401", "profiles.smoke.headline: Input should be less than or equal to 200 (got 401)"),
     ("showcase: 2", "showcase: 5", "showcase=5 is more than batch=4: raise batch or lower showcase"),
-    ("profile: quick", "profile: qick", "unknown profile 'qick': use one of smoke, quick, full"),
+    ("profile: quick", "profile: qick", "unknown profile 'qick': use one of smoke, quick, page, full"),
     ("profile: quick", "profle: quick", "unknown entry of run 'profile': use one of profle"),
     ("run:\n", "run: 3\nruns:\n", "there is no entry of run 'profile' in 3: state it as `profile: ...`"),
     ("dga:\n", "dag:\n", "unknown block 'dga': use one of run, profiles, sampling, dag"),
@@ -255,9 +255,9 @@ BROKEN = [
       for block in ("profiles", "run", "sampling", "training", "training.clip") for value in (None, {}, [3], "quick")),
     ("run.profile", ..., "correct run: it is {}, without entries"),
     ("run.profle", "quick", "correct run: unknown entry 'profle': run has only the entry profile"),
-    ("run.profile", ["quick"], "correct run.profile: it is ['quick']: name one of smoke, quick, full"),
-    ("run.profile", None, "correct run.profile: it is None: name one of smoke, quick, full"),
-    ("run.profile", "qick", "correct run.profile: unknown profile 'qick': use one of smoke, quick, full"),
+    ("run.profile", ["quick"], "correct run.profile: it is ['quick']: name one of smoke, quick, page, full"),
+    ("run.profile", None, "correct run.profile: it is None: name one of smoke, quick, page, full"),
+    ("run.profile", "qick", "correct run.profile: unknown profile 'qick': use one of smoke, quick, page, full"),
     ("profiles.quick", None, "profiles.quick: Input should be a valid dictionary"),
     ("training.clip.quick", None, "training.clip.quick: Input should be a valid dictionary"),
     ("run", ..., "unknown block 'run': use one of profiles"),
@@ -327,7 +327,7 @@ def test_a_missing_file_says_how_it_comes_back(tmp_path):
 def test_an_unknown_case_profile_or_plan_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown case 'ful': use one of none, coverage"):
         load(dga.Experiment).case("ful")
-    with pytest.raises(ValueError, match="unknown profile 'fast': use one of smoke, quick, full"):
+    with pytest.raises(ValueError, match="unknown profile 'fast': use one of smoke, quick, page, full"):
         load(profile="fast")
     with pytest.raises(ValueError, match="unknown block 'cilp': use one of autoencoder"):
         section(("training", "cilp", "smoke"), Profile)
@@ -410,7 +410,8 @@ def test_every_tunable_is_read_by_a_stage():
         generic = re.sub(rf"^(\w+)\.({'|'.join(ROLES)})$", r"models.\1", generic)
         generic = re.sub(r"^(\w+)\.(benchmark|cases_of)$", r"settings.\1.*", generic)  # part of every case's
         read = any(generic == name or generic.startswith(name + ".") for name in stated)
-        assert read or leaf == "run.profile", f"no stage of dvc.yaml reads {leaf}"
+        unpublished = leaf.startswith("training.mini_sd3.")  # read by its notebook; its stage comes with its weights
+        assert read or unpublished or leaf == "run.profile", f"no stage of dvc.yaml reads {leaf}"
 
 
 def test_every_figure_belongs_to_a_report():

@@ -49,7 +49,7 @@ def resized(segmentation: np.ndarray, one: Shown, scale: float) -> np.ndarray:
     x0, y0, x1, y1 = one.box
     sides = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     left, top = round((x0 + x1 - sides[0]) / 2), round((y0 + y1 - sides[1]) / 2)
-    mask = _fitted(one.mask[y0:y1, x0:x1], (left, top, left + sides[0], top + sides[1]), one.mask.shape)
+    mask = fitted(one.mask[y0:y1, x0:x1], (left, top, left + sides[0], top + sides[1]), one.mask.shape)
     return _placed(segmentation, one, mask, f"resized by {scale:g}")
 
 
@@ -80,7 +80,7 @@ def added(segmentation: np.ndarray, kind: str, color: str, box: Box) -> np.ndarr
         )
     shape = sprite(kind, color, "plain", 64)[..., 3] > 0.5
     sx0, sy0, sx1, sy1 = mask_box(shape)
-    mask = _fitted(shape[sy0:sy1, sx0:sx1], box, (height, width))
+    mask = fitted(shape[sy0:sy1, sx0:sx1], box, (height, width))
     if mask.sum() < PRESENT * mask.size:
         raise ValueError(
             f"a {kind} in the box {tuple(box)} covers {mask.sum()} pixels, too few to be seen: enlarge the box"
@@ -104,7 +104,7 @@ def _placed(segmentation: np.ndarray, one: Shown, mask: np.ndarray, how: str) ->
     return _painted(deleted(segmentation, one), mask, CODES[one.kind, one.color])
 
 
-def _fitted(shape: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+def fitted(shape: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     """A silhouette stretched to the box, cut off at the picture's edges."""
     x0, y0, x1, y1 = box
     rows, columns = (

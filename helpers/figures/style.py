@@ -1,11 +1,15 @@
 """How all figures look: their colours and sizes, a message above and the settings in small print below."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 
 import seaborn as sns
 from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers.figures.palette import reduced
 
 Metrics = Mapping[str, Mapping[str, Mapping]]  # case -> metric -> {"mean", "lo", "hi", "n", "diff"}
 BASE, METHOD, OTHER = "#7a7a7a", "#0072b2", "#d55e00"  # the baseline, the method, what is told apart from both
@@ -39,6 +43,8 @@ def wrapped(text: str, fig: Figure, size: float) -> str:
 
 
 def save(pictures: Mapping[str, Figure], folder: Path) -> None:
-    """Every figure as <name>.png."""
+    """Every figure as <name>.png: no transparency, a palette of its own, and the best of zlib."""
     for name, picture in pictures.items():
-        picture.savefig(folder / f"{name}.png", dpi=150)
+        drawn = BytesIO()
+        picture.savefig(drawn, dpi=150)
+        reduced(Image.open(drawn)).save(folder / f"{name}.png", optimize=True)

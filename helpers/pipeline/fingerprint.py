@@ -8,7 +8,8 @@ code.yaml holds keys that stages of dvc.yaml read as parameters, so that DVC run
 - settings.<experiment>.<case>: of all values that decide a case, those that it takes from another one included;
 - models.<place>.<role>: of the model that params.yaml names there: its name, and its files if it is a folder.
 
-Docstrings, comments, markdown, outputs and magics are not code, requirements.txt is. `--why dga.full` says which files
+Docstrings, comments, markdown, outputs and magics are not code, requirements.txt is, but for the pins that it marks as
+`interface`: no stage loads those (a test watches). `--why dga.full` says which files
 the keys of this name are made of, with `--since COMMIT` which of them changed since then.
 """
 
@@ -37,6 +38,7 @@ NAMED = {"method": "guidance", "benchmark": "benchmarks"}  # keys of params.yaml
 # keys of params.yaml that name a model
 ROLES = ("backbone", "guide", "detector", "flow", "clicks", "features", "segmentation", "image")
 MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
+INTERFACE = re.compile(r"^.*#\s*interface\b.*$", re.MULTILINE)  # pins of what only people see
 
 
 def digest(*parts: str) -> str:
@@ -61,8 +63,9 @@ def _is_docstring(line: ast.stmt) -> bool:
 
 
 def code_of(path: str, text: str) -> str:
-    """What of a file is code: of a notebook (.ipynb) its code cells, of requirements its pins."""
+    """What of a file is code: of a notebook (.ipynb) its code cells, of requirements the pins of what may compute."""
     if path.endswith(".txt"):
+        text = INTERFACE.sub("", text)
         return "\n".join(line for line in (re.sub(r"\s*#.*", "", line) for line in text.splitlines()) if line)
     if path.endswith(".ipynb"):
         text = "\n".join(cells(text))

@@ -18,7 +18,7 @@ from helpers.paths import FIGURES, RESULTS, ROOT
 
 MAIN = {
     "dga": "box_iou", "dca": "relation_acc", "dma": "drag_md", "combinations": "box_iou", "layout": "box_iou",
-    "free": "box_iou", "sbpc": "recall",
+    "free": "box_iou", "sbpc": "recall", "guided_factors": "box_iou",
 }  # fmt: skip
 TEMPLATE = ROOT / "helpers" / "reports" / "results.md.j2"
 NONE = "–"  # where there is no number

@@ -33,7 +33,7 @@ class StagedPlan(Block):
     steps: tuple[Count, ...]
 
 
-SINGLE = ("text", "mini_sd", "fgdm_autoencoder", "fgdm_segmentation", "fgdm_image")
+SINGLE = ("text", "mini_sd", "mini_sd3", "fgdm_autoencoder", "fgdm_segmentation", "fgdm_image")
 KINDS = {"autoencoder": AutoencoderPlan} | dict.fromkeys(SINGLE, SinglePlan)  # the others are staged
 
 

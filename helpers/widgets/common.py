@@ -3,7 +3,7 @@
 All pictures of a prompt are made when it is chosen, as PNG bytes; the slider then puts them into `widgets.Image`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -21,10 +21,16 @@ from PIL import Image
 from helpers.conditions import Layout
 from helpers.figures import overlay
 from helpers.figures.style import METHOD
+from helpers.paths import ROOT
 from helpers.sampling.trace import Trace
+from helpers.widgets import export
+from helpers.widgets.colors import color_of
+from helpers.widgets.export import Curves
+from helpers.widgets.lifetime import Explorer, restore
 
 DPI = 110
 LEADING = ("full", "ilgd")  # cases that are shown first
+KEPT = ("showcase", "trace")  # folders of a case: what scores keep of one picture; what sampling kept of some
 
 Window = tuple[float, float]  # see `helpers.figures.traces.window_of`
 Options = Callable[[int], tuple]  # what a control offers for record k
@@ -34,22 +40,24 @@ Options = Callable[[int], tuple]  # what a control offers for record k
 class Frames:
     """One record, ready to be shown, over its S steps.
 
-    pictures: S PNGs for each of the column's images, in their order. curves: S PNGs. numbers: (S, N), for the table.
+    pictures: S PNGs for each of the column's images, in their order. curves: S PNGs, with their figure. numbers: (S,
+    N), for the table.
     """
 
     pictures: Sequence[list[bytes]]
-    curves: list[bytes]
+    curves: Curves
     numbers: np.ndarray
 
 
 class Column:
     """One case: its name and what is seen of it, rows of pictures, the curves below.
 
-    images: what changes with the step; rows: the widgets that hold them.
+    images: what changes with the step; rows: the widgets that hold them, as many in each; captions: of the images.
     """
 
-    def __init__(self, about: str, images: Sequence[widgets.Image], rows: Sequence[widgets.Widget]):
-        self.about, self.images = about, images
+    def __init__(self, about: str, images: Sequence, rows: Sequence[widgets.Widget], captions: Sequence[str] = ()):
+        self.about, self.images, self.captions = about, images, captions
+        self.a_row = len(images) // len(rows)
         self.title = widgets.HTML()
         self.curves = widgets.Image(format="png", layout={"width": "100%"})
         self.box = widgets.VBox([self.title, *rows, self.curves], layout={"width": "50%", "padding": "0 8px"})
@@ -60,6 +68,11 @@ class Column:
             image.value = pictures[step]
         self.curves.value = frames.curves[step]
 
+    def svg(self, case: str, frames: Frames, step: int, x: float) -> tuple[str, float]:
+        """The same from `x` on, and how high it is."""
+        pictures = [of[step] for of in frames.pictures]
+        return export.column(f"{case}: {self.about}", pictures, self.captions, self.a_row, frames.curves.svg(step), x)
+
 
 def png(picture: np.ndarray) -> bytes:
     """uint8 (H, W, 3) -> PNG."""
@@ -68,13 +81,17 @@ def png(picture: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def panels(titles: Sequence[str], windows: Iterable[Window], steps: int) -> tuple[Figure, Sequence[Axes]]:
-    """Empty axes over the steps 1 to `steps`, one per title, the windows shaded, darker where they overlap."""
-    fig, windows = Figure(figsize=(5.2, 2.3), dpi=DPI, layout="constrained"), list(windows)
+def panels(
+    titles: Sequence[str], windows: Mapping[str, Window] | Sequence[Window], steps: int
+) -> tuple[Figure, Sequence[Axes]]:
+    """Empty axes over the steps 1 to `steps`, one per title, the windows shaded, darker where they overlap; those that
+    have a method's name in its colour."""
+    fig, named = Figure(figsize=(5.2, 2.3), dpi=DPI, layout="constrained"), isinstance(windows, Mapping)
+    shades = [(window, color_of(name)) for name, window in windows.items()] if named else [(w, METHOD) for w in windows]
     axes = fig.subplots(1, len(titles), squeeze=False)[0]
     for ax, title in zip(axes, titles, strict=True):
-        for first, last in windows:
-            ax.axvspan(first + 1, last + 1, color=METHOD, alpha=0.1, lw=0)
+        for (first, last), color in shades:
+            ax.axvspan(first + 1, last + 1, color=color, alpha=0.1, lw=0)
         ax.set_xlim(0.5, steps + 0.5)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("step", fontsize=8)
@@ -83,7 +100,23 @@ def panels(titles: Sequence[str], windows: Iterable[Window], steps: int) -> tupl
     return fig, axes
 
 
-def marked(fig: Figure, axes: Sequence[Axes], steps: int) -> list[bytes]:
+def energy_panels(
+    axes: Sequence[Axes],
+    energies: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    steps: int,
+    color: Callable = color_of,
+) -> None:
+    """The energies `names` of a case, one per panel; energies: those that it has."""
+    for ax, name in zip(axes, names, strict=True):
+        if name in energies:
+            ax.plot(range(1, steps + 1), energies[name], ".-", color=color_of(name))
+        else:
+            ax.set_yticks([])
+            ax.text(0.5, 0.5, "not guided", transform=ax.transAxes, ha="center", fontsize=8, color="0.5")
+
+
+def marked(fig: Figure, axes: Sequence[Axes], steps: int) -> Curves:
     """The figure, drawn once; then one copy per step with a marker there, as PNG."""
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
@@ -96,29 +129,42 @@ def marked(fig: Figure, axes: Sequence[Axes], steps: int) -> list[bytes]:
             rows = slice(len(picture) - round(high), len(picture) - round(low))
             picture[rows, round(x) - 1 : round(x) + 1] = (200, 30, 30)
         pictures.append(png(picture))
-    return pictures
+    return Curves(pictures, fig, axes)
+
+
+def _whole(trace: Trace) -> Trace:
+    """Only the pictures of which every step was kept."""
+    trace.records = [record for record in trace.records if len(record.frames)]
+    return trace
 
 
 def _images(trace: Trace) -> list:
     return [(record.prompt, record.seed, record.drag) for record in trace.records]
 
 
+def has_traces(folder: str | Path, *cases: str) -> bool:
+    """Is there a Trace of each of these cases for `load_traces`?"""
+    return all(any((Path(folder) / case / name).is_dir() for name in KEPT) for case in cases)
+
+
 def load_traces(folder: str | Path, baseline: str = "none") -> dict[str, Trace]:
-    """case -> Trace of every folder/<case>/trace that shows the same prompts, drags and seeds as the baseline.
+    """case -> Trace of every folder/<case>/trace, or of the picture that folder/<case>/showcase keeps whole, that shows
+    the same prompts, drags and seeds as the baseline.
 
     The baseline comes first, then LEADING, then the others by name. FileNotFoundError when there are not two.
     """
-    found = {path.parent.name: Trace.load(path) for path in sorted(Path(folder).glob("*/trace"))}
+    paths = (path for name in KEPT for path in sorted(Path(folder).glob(f"*/{name}")))
+    found = {path.parent.name: _whole(Trace.load(path)) for path in paths}
     names = sorted(found, key=lambda name: (name != baseline, name not in LEADING))
     alike = {
         name: found[name] for name in names if baseline in found and _images(found[name]) == _images(found[baseline])
     }
     if len(alike) < 2:
         raise FileNotFoundError(
-            f"{folder} holds {len(found)} traces (folders <case>/trace) {names}: {baseline!r} is compared here with "
-            "others of the same prompts and seeds, make them with `dvc repro sample_dga@none sample_dga@full` for "
-            "masks, `dvc repro sample_dma@none sample_dma@full` for flow, `dvc repro sample_layout@none "
-            "sample_layout@ilgd` for attention"
+            f"{folder} holds {len(found)} traces (<case>/trace or <case>/showcase) {names}: {baseline!r} is compared "
+            "here with others of the same prompts and seeds, make them with `dvc repro sample_dga@none "
+            "sample_dga@full` for masks, `dvc repro sample_dma@none sample_dma@full` for flow, `dvc repro "
+            "sample_layout@none sample_layout@ilgd` for attention"
         )
     return alike
 
@@ -176,19 +222,22 @@ def beside(*parts: str) -> str:
 
 
 def explore(
+    kind: str,
     traces: Mapping[str, Trace],
     windows: Callable[[Trace], Mapping[str, Window]],
     column: Callable[[], Column],
     frames: Callable[..., Frames],
     below: Callable[..., str],
     choosers: Sequence[tuple[widgets.Widget, Options]] = (),
-) -> widgets.Widget:
+    chosen_before: Mapping[str, object] = {},  # noqa: B006 (only read)
+) -> Explorer:
     """The explorer: controls, the baseline left, a method right, a table below; `traces` as `checked` returns them.
 
-    windows: where a Trace is guided, and by what. column: makes an empty one. frames(case, k, compared, *chosen): of
-    record k of a case when the baseline is compared with the method `compared`; called once for each. below(k,
-    compared, numbers, *chosen): the table in HTML, from the (N,) numbers of both cases at the step. choosers: more
-    controls, made for record 0, whose values are `chosen`; where another prompt has other options, the first is chosen.
+    kind: how its files are called. windows: where a Trace is guided, and by what. column: makes an empty one.
+    frames(case, k, compared, *chosen): of record k of a case when the baseline is compared with the method `compared`;
+    called once for each. below(k, compared, step, numbers, *chosen): the table in HTML, from the (N,) numbers of both
+    cases at the step, which is counted from 0. choosers: more controls, made for record 0, whose values are `chosen`;
+    where another prompt has other options, the first is chosen. chosen_before: what `Explorer.choices` said.
     """
     first, *methods = traces
     records, timesteps, sigmas = traces[first].records, traces[first].timesteps, traces[first].sigmas
@@ -199,8 +248,9 @@ def explore(
     method = widgets.Dropdown(options=methods, description="method", layout={"width": "25%"})
     slider = widgets.IntSlider(1, 1, steps, description="step", continuous_update=False, layout={"width": "60%"})
     play = widgets.Play(value=1, min=1, max=steps, interval=250, show_repeat=False)
-    widgets.jslink((play, "value"), (slider, "value"))
-    label, table = widgets.HTML(), widgets.HTML()
+    link = widgets.jslink((play, "value"), (slider, "value"))
+    label, table, written = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    save = widgets.Button(description="Save as SVG", layout={"width": "120px"})
     columns = [column(), column()]
     frames = cache(frames)
 
@@ -209,24 +259,50 @@ def explore(
             if chooser.options != options(prompt.value):
                 chooser.options = options(prompt.value)
 
-    def show(_=None) -> None:
-        step, k, compared = slider.value - 1, prompt.value, method.value
-        chosen = [chooser.value for chooser, _ in choosers]
-        shown = [frames(case, k, compared, *chosen) for case in (first, compared)]
-        for column, case, part in zip(columns, (first, compared), shown, strict=True):
-            column.show(case, part, step)
+    def chosen() -> list:
+        return [chooser.value for chooser, _ in choosers]
+
+    def parts() -> list[tuple[Column, str, Frames]]:
+        both = [(case, frames(case, prompt.value, method.value, *chosen())) for case in (first, method.value)]
+        return [(column, case, part) for column, (case, part) in zip(columns, both, strict=True)]
+
+    def said() -> str:
+        step, compared = slider.value - 1, method.value
         acting = [name for name, (begin, end) in windows(traces[compared]).items() if begin < step < end]
         acts = f"guided here ({', '.join(acting)})" if acting else "not guided here"
-        label.value = (
+        return (
             f"<b>step {step + 1} of {steps}</b> &nbsp; t = {timesteps[step]}, "
             f"&sigma;<sub>t</sub> = {sigmas[step]:.2f}, {escape(compared)} is {acts}"
         )
-        table.value = below(k, compared, [part.numbers[step] for part in shown], *chosen)
 
+    def show(_=None) -> None:
+        step, shown = slider.value - 1, parts()
+        for column, case, part in shown:
+            column.show(case, part, step)
+        label.value = said()
+        table.value = below(prompt.value, method.value, step, [part.numbers[step] for *_, part in shown], *chosen())
+
+    def keep(_) -> None:
+        step, xs = slider.value - 1, (export.GAP, 2 * export.GAP + export.WIDTH)
+        drawn = [column.svg(case, part, step, x) for (column, case, part), x in zip(parts(), xs, strict=True)]
+        names = [f"{chooser.description} {chooser.label}" for chooser, _ in choosers]
+        svg = export.document([prompt.label, ", ".join([said(), *map(escape, names)])], drawn, xs)
+        seed = records[prompt.value].seed
+        path = export.saved(svg, kind, method.value, "seed", seed, *names, "step", step + 1)
+        written.value = f"written: {escape(path.relative_to(ROOT).as_posix())}"
+
+    controls = {control.description: control for control in (prompt, method, slider, *(of for of, _ in choosers))}
+    for control in (prompt, method, slider):
+        restore(control, chosen_before.get(control.description))
+    offer(None)
+    for chooser, _ in choosers:
+        restore(chooser, chosen_before.get(chooser.description))
     prompt.observe(offer, "value")
-    for control in (prompt, method, slider, *(chooser for chooser, _ in choosers)):
+    for control in controls.values():
         control.observe(show, "value")
+    save.on_click(keep)
     show()
     head = widgets.HBox([prompt, method, *(chooser for chooser, _ in choosers)], layout={"flex_flow": "row wrap"})
-    moves = widgets.HBox([play, slider])
-    return widgets.VBox([head, moves, label, widgets.HBox([column.box for column in columns]), table])
+    sides = widgets.HBox([column.box for column in columns])
+    children = [head, widgets.HBox([play, slider]), label, sides, table, widgets.HBox([save, written])]
+    return Explorer(children, controls, [link], frames.cache_clear, show)

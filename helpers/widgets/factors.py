@@ -251,8 +251,7 @@ class FactorExplorer(widgets.VBox):
         self.which.options = [(f"{o.color} {o.kind} ({o.box[0]}, {o.box[1]})", k) for k, o in enumerate(shown)] or [
             ("nothing", None)
         ]
-        if kept is not None and kept < len(shown):
-            self.which.value = kept
+        self.which.index = kept if kept is not None and kept < len(shown) else 0  # a Dropdown of one None may have none
         share = recall([(o.kind, o.color) for o in shown], wanted(self.prompt.value))
         self.said.value = f"recall {share:.2f}: {escape(', '.join(f'{o.color} {o.kind}' for o in shown) or 'nothing')}"
 

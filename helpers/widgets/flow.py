@@ -24,7 +24,10 @@ from helpers.figures import overlay
 from helpers.figures.traces import window_of
 from helpers.guidance.dma import inside, pixels, splat
 from helpers.sampling.trace import Record, Trace
-from helpers.widgets.common import Column, Frames, beside, checked, color_scale, explore, marked, panels, png
+from helpers.widgets.colors import color_of
+from helpers.widgets.common import Column, Frames, Window, beside, checked, color_scale, explore, marked, panels, png
+from helpers.widgets.export import Curves
+from helpers.widgets.lifetime import Explorer, cell, reopened
 
 MAPS = ("dma.flow", "dma.reference", "dma.mask", "dma.error")
 LINES = {"displacement": "-", "appearance": "--", "semantic": ":"}
@@ -167,16 +170,16 @@ def frames_of(record: Record, window: tuple[float, float], highest: Mapping[str,
     return Frames(pictures, curves_png(record, measured, window, highest), np.stack([*measured.values()], 1))
 
 
-def curves_png(record: Record, measured: Mapping[str, np.ndarray], window, highest) -> list[bytes]:
+def curves_png(record: Record, measured: Mapping[str, np.ndarray], window, highest) -> Curves:
     """Warp error, flow error and the losses over the steps, a PNG per step with a marker there."""
-    steps = len(record.frames)
-    fig, axes = panels(("mean warp error", "mean flow error, px", "DMA's losses"), [window], steps)
+    steps, color = len(record.frames), color_of("dma", acts=window[0] < window[1])
+    fig, axes = panels(("mean warp error", "mean flow error, px", "DMA's losses"), {"dma": window}, steps)
     at = range(1, steps + 1)
     for ax, (name, values) in zip(axes, measured.items()):
-        ax.plot(at, values, color=overlay.COLORS[0], lw=2)
+        ax.plot(at, values, color=color, lw=2)
         ax.set_ylim(0, 1.1 * highest[name])
     for name, line in LINES.items():
-        axes[2].plot(at, record.curves[f"dma.{name}"], line, color="0.15", label=name)
+        axes[2].plot(at, record.curves[f"dma.{name}"], line, color=color, label=name)
     axes[2].set_ylim(0, 1.5 * highest["loss"])
     axes[2].legend(fontsize=7, loc="upper right", frameon=False, labelspacing=0.2, handlelength=1.6)
     return marked(fig, axes, steps)
@@ -190,7 +193,7 @@ def _highest(records: Sequence[Record]) -> dict[str, float]:
     return {name: max(float(end), 1e-3) for name, end in {**ends, "loss": np.nanmax(losses)}.items()}
 
 
-def explore_flow(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
+def explore_flow(traces: Mapping[str, Trace] | str | Path) -> Explorer:
     """Baseline beside method, step by step: the drag, x0_hat, estimated and reference flow, warp error and losses.
 
     traces: case -> Trace, the baseline first, all of the same drags, seeds and steps; or a folder with <case>/trace.
@@ -205,11 +208,18 @@ def explore_flow(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
     def frames(case: str, k: int, compared: str) -> Frames:
         return frames_of(traces[case].records[k], window_of(traces[case], "dma"), highest(k, compared))
 
-    def below(k: int, compared: str, numbers: Sequence[np.ndarray]) -> str:
+    def below(k: int, compared: str, step: int, numbers: Sequence[np.ndarray]) -> str:
         legend = _legend(longest(traces[first].records[k].drag), highest(k, compared)["error"])
         return beside(legend, _table(first, compared, numbers))
 
-    return explore(traces, lambda trace: {"dma": window_of(trace, "dma")}, _column, frames, below)
+    def windows(trace: Trace) -> dict[str, Window]:
+        return {"dma": window_of(trace, "dma")}
+
+    return reopened(
+        "flow",
+        cell(),
+        lambda before: explore("flow", traces, windows, _column, frames, below, chosen_before=before),
+    )
 
 
 def _column() -> Column:
@@ -220,9 +230,8 @@ def _column() -> Column:
         widgets.VBox([widgets.HTML(caption), image], layout={"width": "33%", "padding": "0 2px"})
         for caption, image in zip(CAPTIONS, images, strict=True)
     ]
-    return Column(
-        "what the drag asks for, and what has come of it", images, [widgets.HBox(tiles[:3]), widgets.HBox(tiles[3:])]
-    )
+    rows = [widgets.HBox(tiles[:3]), widgets.HBox(tiles[3:])]
+    return Column("what the drag asks for, and what has come of it", images, rows, CAPTIONS)
 
 
 def _legend(full: float, error: float) -> str:

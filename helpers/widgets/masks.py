@@ -12,7 +12,10 @@ from helpers.figures import overlay
 from helpers.figures.traces import TERMS, masks_of, window_of
 from helpers.guidance import dga
 from helpers.sampling.trace import Record, Trace
-from helpers.widgets.common import Column, Frames, by_region, checked, explore, marked, panels, png
+from helpers.widgets.colors import color_of
+from helpers.widgets.common import Column, Frames, Window, by_region, checked, explore, marked, panels, png
+from helpers.widgets.export import Curves
+from helpers.widgets.lifetime import Explorer, cell, reopened
 
 LINES = dict(zip(TERMS, ("-", "--", ":"), strict=True))
 
@@ -28,14 +31,14 @@ def measure(record: Record, layout: Layout) -> dict[str, np.ndarray]:
     return {"iou": dga.soft_iou(masks, targets).numpy()} | terms
 
 
-def curves_png(measured: Mapping[str, np.ndarray], window: tuple[float, float], highest: float) -> list[bytes]:
+def curves_png(measured: Mapping[str, np.ndarray], window: tuple[float, float], highest: float) -> Curves:
     """IoU per region and the losses over the steps, a PNG per step with a marker there."""
-    steps = len(measured["iou"])
-    fig, (left, right) = panels(("IoU with the wanted place", "the guide's losses"), [window], steps)
+    steps, color = len(measured["iou"]), color_of("dga", acts=window[0] < window[1])
+    fig, (left, right) = panels(("IoU with the wanted place", "the guide's losses"), {"dga": window}, steps)
     for n, iou in enumerate(measured["iou"].T):
         left.plot(range(1, steps + 1), iou, color=overlay.COLORS[n % len(overlay.COLORS)], lw=2)
     for name, line in LINES.items():
-        right.plot(range(1, steps + 1), measured[name], line, color="0.15", label=name)
+        right.plot(range(1, steps + 1), measured[name], line, color=color, label=name)
     left.set_ylim(0, 1.02)
     right.set_ylim(0, highest)
     right.legend(fontsize=7.5, loc="upper center", ncols=3, frameon=False, columnspacing=1, handlelength=1.6)
@@ -54,7 +57,7 @@ def frames_of(record: Record, layout: Layout, window: tuple[float, float], highe
     return Frames((x0_hat, masks), curves_png(measured, window, highest), measured["iou"])
 
 
-def explore_masks(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
+def explore_masks(traces: Mapping[str, Trace] | str | Path) -> Explorer:
     """Baseline beside method, step by step: x0_hat, the guide's masks, the wanted places, IoU and losses.
 
     traces: case -> Trace, the baseline first, all of the same prompts, seeds and steps; or a folder with <case>/trace.
@@ -68,11 +71,18 @@ def explore_masks(traces: Mapping[str, Trace] | str | Path) -> widgets.Widget:
         window = window_of(traces[case], "dga")
         return frames_of(traces[case].records[k], layout, window, 1.25 * float(np.max(losses)))
 
-    def below(k: int, compared: str, ious: Sequence[np.ndarray]) -> str:
+    def below(k: int, compared: str, step: int, ious: Sequence[np.ndarray]) -> str:
         columns = {f"IoU, {case}": values for case, values in zip((first, compared), ious, strict=True)}
         return by_region(traces[first].records[k].layout, "phrase (dashed: where it is wanted)", columns)
 
-    return explore(traces, lambda trace: {"dga": window_of(trace, "dga")}, _column, frames, below)
+    def windows(trace: Trace) -> dict[str, Window]:
+        return {"dga": window_of(trace, "dga")}
+
+    return reopened(
+        "masks",
+        cell(),
+        lambda before: explore("masks", traces, windows, _column, frames, below, chosen_before=before),
+    )
 
 
 def _column() -> Column:

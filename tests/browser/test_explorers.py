@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -42,8 +44,16 @@ FINISHED = f"""() => {{
 def lab(tmp_path_factory):
     """The address of a JupyterLab of its own: copies of the explorers, settings and workspaces in a new folder."""
     folder = tmp_path_factory.mktemp("lab")
-    for notebook in NOTEBOOKS.glob("*.ipynb"):
-        shutil.copy(notebook, folder)
+    for notebook in NOTEBOOKS.glob("*.ipynb"):  # the store has one prompt of each case, this wants several
+        text = re.sub(r"results/\w+/score", "nowhere", notebook.read_text())
+        (folder / notebook.name).write_text(text)
+    with served(folder) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path):
+    """The address of a JupyterLab that shows a folder, as long as the block lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -124,7 +134,8 @@ def moved(page: Page, words: str, before: list[str], still: tuple[int, ...] = ()
         if len(now) == len(before) and set(same) <= set(still):
             return now
         page.wait_for_timeout(1000)
-    raise AssertionError(f"at {words!r} these of {len(now)} pictures are as before: {same}")
+    labels = page.locator(".widget-html-content").all_inner_texts()
+    raise AssertionError(f"at {words!r} these of {len(now)} pictures are as before: {same}; the labels say {labels}")
 
 
 def slider(page: Page):
@@ -195,7 +206,7 @@ def test_explore_flow(lab, page, tmp_path):
     to_the_end(page)
     last = moved(page, f"step {steps} of {steps}", fourth, still=(*asked, 4))  # a flow of nothing stays white
     assert last[2] != last[9], "baseline and method end in different pictures"
-    assert page.locator("img[src^='data:image/png']").count() == 1, "the wheel of colours"
+    assert page.locator("img[src^='data:image/png']").count() == 2, "the wheel of colours, and the figure"
     explorer.screenshot(path=tmp_path / "last_step.png")
 
     choose_the_second_prompt(page, explorer, steps, last, tmp_path)
@@ -267,3 +278,97 @@ def test_explore_factors(lab, page, tmp_path):
     expect(page.locator(".widget-html-content", has_text="<img src=x onerror=alert(1)>").first).to_be_visible()
     assert page.locator("img[src='x']").count() == 0 and pictures(page) == undone and errors(page) == []
     explorer.screenshot(path=tmp_path / "refused.png")
+
+
+SURFACE = ".canvas-widget svg"
+
+
+def cell_below(page: Page, code: str) -> str:
+    """Put a cell at the end, run it, return what it printed."""
+    before = page.locator(".jp-Notebook .jp-CodeCell").count()
+    page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-prompt").last.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    expect(page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(before + 1)
+    page.keyboard.press("Enter")
+    page.keyboard.insert_text(code)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(FINISHED, polling=500)
+    return page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-OutputArea").inner_text()
+
+
+def drawn_from(page: Page, start: tuple[float, float], stop: tuple[float, float]) -> None:
+    """Press, move and let go on the canvas, in shares of its side."""
+    frame = page.locator(SURFACE).bounding_box()
+    (x0, y0), (x1, y1) = ((frame["x"] + x * frame["width"], frame["y"] + y * frame["height"]) for x, y in (start, stop))
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move((x0 + x1) / 2, (y0 + y1) / 2)
+    page.mouse.move(x1, y1)
+    page.mouse.up()
+
+
+def test_playground(lab, page, tmp_path):
+    """A layout and a drag by mouse and by keyboard, a run, its code, a run that is cancelled; what is typed is text."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    run_all(page, lab, "playground.ipynb")
+    assert errors(page) == []
+    button = lambda name: page.locator(".widget-button", has_text=name).first  # noqa: E731
+    field = lambda name: page.locator(".widget-text", has_text=name).locator("input")  # noqa: E731
+    asked = "print([(r.phrase, [round(v, 3) for v in r.box]) for r in play.request().regions])"
+    wide = page.locator(".jp-WindowedPanel-outer").first.evaluate("e => e.scrollWidth - e.clientWidth")
+    assert wide <= 0, "nothing to scroll sideways"
+
+    field("prompt").fill("a blue ball and a red house in the snow")
+    field("prompt").press("Enter")
+    page.locator(SURFACE).scroll_into_view_if_needed()
+    boxes = page.locator(f"{SURFACE} g[role=button]")
+    expect(boxes).to_have_count(1)  # the preset's, of a car that is not asked for any more
+    boxes.first.click()
+    page.keyboard.press("Delete")
+    expect(boxes).to_have_count(0)
+    drawn_from(page, (0.5, 0.1), (0.9, 0.5))
+    expect(boxes).to_have_count(1)
+    page.locator(SURFACE).focus()
+    page.keyboard.press("Enter")  # of the next phrase
+    expect(boxes).to_have_count(2)
+    for key in ("ArrowLeft", "ArrowDown", "Shift+ArrowRight"):
+        for _ in range(8):
+            page.keyboard.press(key)
+    page.locator(SURFACE).screenshot(path=tmp_path / "canvas.png")
+    said = cell_below(page, asked)
+    assert said.strip() == "[('blue ball', [0.5, 0.1, 0.9, 0.5]), ('red house', [0.175, 0.425, 0.7, 0.825])]"
+
+    button("Run").click()
+    expect(page.locator(".widget-html-content", has_text="done in").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "done.png")
+    code = page.locator("textarea").first
+    if not code.is_visible():
+        page.locator(".lm-AccordionPanel-title, .jupyter-widget-Collapse-header", has_text="the code").first.click()
+    text = code.input_value()
+    said = cell_below(page, text + "print(float((run.images - play.history[-1].guided.images).abs().max()))")
+    assert said.strip().splitlines()[-1] == "0.0", "the code draws the same picture"
+
+    field("seeds").fill("5, 6, 7, 8")
+    field("seeds").press("Enter")
+    button("Run").click()
+    expect(page.locator(".widget-html-content", has_text="the baseline").first).to_be_visible(timeout=PATIENCE)
+    button("Cancel").click()
+    expect(page.locator(".widget-html-content", has_text="cancelled after").first).to_be_visible(timeout=20_000)
+
+    button("Drag in the last picture").click()
+    expect(page.locator(f"{SURFACE}[aria-label^=Drag]")).to_be_visible(timeout=PATIENCE)
+    arrows = page.locator(f"{SURFACE} line.canvas-arrow")
+    drawn_from(page, (0.7, 0.3), (0.4, 0.3))
+    expect(arrows).to_have_count(1)
+    moves = cell_below(page, "print(play.request().drag.moves[0])")
+    assert "handle=(0.7, 0.3" in moves and "target=(0.4, 0.3" in moves
+    page.locator(SURFACE).screenshot(path=tmp_path / "drag.png")
+
+    field("prompt").fill("<img src=x onerror=\"document.title='broken'\">")
+    field("prompt").press("Enter")
+    button("Run").click()
+    expect(page.locator(".widget-html-content", has_text="img").first).to_be_visible(timeout=20_000)
+    assert page.locator(".widget-html-content img").count() == 0 and page.title() != "broken"
+    page.screenshot(path=tmp_path / "wrong.png")
+    print("screenshots in", tmp_path)

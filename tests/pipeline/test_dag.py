@@ -30,6 +30,7 @@ CASES = {  # of every experiment, what runs here
     "free": ["none", "dga", "dga_free"],
     "ilgd": ["masks"],
     "sbpc": ["none", "maps_10"],
+    "guided_factors": ["none", "map", "map_ilgd", "map_arranged_5", "none_free", "map_arranged_5_free"],
 }
 SEARCHED = ["ilgd"]  # of the experiment layout
 CHANGES = {  # of params.yaml: as little work as the code allows
@@ -40,7 +41,9 @@ CHANGES = {  # of params.yaml: as little work as the code allows
     "dga.sweep.scales": [0.5],
 }
 ONCE = {"times": 1}  # no step of a method is repeated
-LOADED = "loaded.txt"  # in the clone: a line "<stage> <module>" for every module of helpers that a stage loads
+LOADED = "loaded.txt"  # in the clone: a line "<stage> <module>" for every module of WATCHED that a stage loads
+INTERFACE = re.findall(r"^([\w-]+)==.*# interface", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+WATCHED = ["helpers", *INTERFACE]
 
 # Python runs this at its start wherever it lies on the path: a finder that finds nothing, but sees every import.
 SPY = """
@@ -49,7 +52,7 @@ import os, sys
 class Spy:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.split(".")[0] == "helpers" and "DVC_STAGE" in os.environ:
+        if name.split(".")[0] in {watched} and "DVC_STAGE" in os.environ:
             with open(os.path.join(os.environ["DVC_ROOT"], "{log}"), "a") as log:
                 print(os.environ["DVC_STAGE"], name, file=log)
 
@@ -144,7 +147,7 @@ def smoke(clone) -> str:
     (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False).replace(": null\n", ":\n"))
     shutil.rmtree(clone / "results", ignore_errors=True)  # of cases that are none here; reports depend on whole folders
     (clone / ".spy").mkdir()
-    (clone / ".spy" / "sitecustomize.py").write_text(SPY.format(log=LOADED))
+    (clone / ".spy" / "sitecustomize.py").write_text(SPY.format(log=LOADED, watched=WATCHED))
     (clone / ".git" / "info" / "exclude").write_text(f".spy\n{LOADED}\n")
     killed = kill_after(clone, "sample_dga")
     assert "code" in ran(killed) and len(ran(killed)) >= 3
@@ -204,6 +207,7 @@ def test_the_keys_of_a_stage_cover_every_module_that_it_loads(clone, smoke):
         covered = {file for key in keys for file in files.get(key, ())}
         paths = {module.replace(".", "/") for module in loaded[stage]}
         real = {p + end for p in paths for end in (".py", "/__init__.py") if (clone / (p + end)).exists()}
+        assert not loaded[stage] & set(INTERFACE), f"{stage}: its pins are no part of any key"
         assert real <= covered, f"{stage}: no key of {keys} covers {sorted(real - covered)}"
 
 
@@ -273,7 +277,8 @@ def test_code_re_runs_what_imports_it(clone, smoke):
 
 
 def test_a_method_re_runs_only_the_cases_that_name_it(clone, smoke):
-    named = {"sample_layout@ilgd", "sample_layout_tuned@ilgd", "search_layout@ilgd", "ilgd@masks"}
+    layout = {"sample_layout@ilgd", "sample_layout_tuned@ilgd", "search_layout@ilgd"}
+    named = layout | {"ilgd@masks", "sample_guided_factors@map_ilgd"}
     assert stale(clone, "helpers/guidance/ilgd.py", another_function) == named
 
 

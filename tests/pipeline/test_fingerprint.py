@@ -80,6 +80,14 @@ def test_requirements_are_their_pins():
     assert code_of("requirements.txt", "# all\ntorch==2 # of everything\n\n") == "torch==2"
 
 
+def test_a_pin_of_the_interface_re_runs_nothing():
+    pins = "torch==2\n{}numpy==2 # arrays\n"
+    with_one = pins.format("anywidget==1 # interface: a canvas\n")
+    assert code_of("requirements.txt", with_one) == code_of("requirements.txt", pins.format(""))
+    other = pins.format("anywidget==1 # not the interface\n")
+    assert code_of("requirements.txt", other) != code_of("requirements.txt", pins.format(""))
+
+
 def test_digests_are_text_for_yaml():
     found = {digest(str(n)) for n in range(200)}
     assert len(found) == 200 and all(yaml.safe_load(value) == value and value.startswith("h") for value in found)

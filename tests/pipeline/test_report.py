@@ -148,7 +148,7 @@ relation_acc clip_score clip_iqa contrast kernel_distance drag_md center_dist dr
 background_psnr ceiling filled inside centred off_centre candidate_min candidate_median candidate_max seconds
 faster""".split()
 DIFFERENCES = """diff diff_coverage diff_boxdiff diff_attributes_relations diff_once diff_unguided diff_displacement
-diff_text diff_layout diff_drag diff_dga diff_boxes diff_searched""".split()
+diff_text diff_layout diff_drag diff_dga diff_boxes diff_searched diff_best""".split()
 MINIATURE = {
     "vae": "psnr", "mini-sd": "recall recall_single recall_four extra_objects", "guide_segmenter": "mask_iou",
     "detector": "ap50 ap50_x0", "sam": "mask_iou mask_iou_x0_hat_50", "raft": "epe_moving epe_moving_x0_hat_50",
@@ -202,7 +202,7 @@ def test_the_page_is_filled_in_from_the_numbers(places):
     assert "box IoU rises from .50 to .88, +.75 (.71 to .79)." in page
     assert "| DGA: all three | 123 | .88 | +.75 (.71 to .79) |" in page and "dB ↑ | 45.7 |" in page
     assert json.loads((figures / "metrics.json").read_text()) == metrics
-    for title in ("dga", "layout", "free", "sbpc", "dca", "dma", "combinations", "robustness"):
+    for title in ("dga", "layout", "free", "sbpc", "guided_factors", "dca", "dma", "combinations", "robustness"):
         assert re.search(rf"^## .*\(`{title}`", page, re.MULTILINE)
     for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1, f"rows of one length:\n{table}"

@@ -2,13 +2,14 @@
 
 import pytest
 
-from helpers.experiments import combinations, dca, dga, dma, free, ilgd, layout, robustness, sbpc
+from helpers.experiments import combinations, dca, dga, dma, free, guided_factors, ilgd, layout, robustness, sbpc
 from helpers.params import load
 from helpers.reports import combinations as combinations_report
 from helpers.reports import dca as dca_report
 from helpers.reports import dga as dga_report
 from helpers.reports import dma as dma_report
 from helpers.reports import free as free_report
+from helpers.reports import guided_factors as guided_report
 from helpers.reports import ilgd as ilgd_report
 from helpers.reports import layout as layout_report
 from helpers.reports import robustness as robustness_report
@@ -25,6 +26,7 @@ from helpers.reports import sbpc as sbpc_report
         (free, free_report.NAMES),
         (ilgd, ilgd_report.HEADINGS),
         (sbpc, sbpc_report.NAMES),
+        (guided_factors, guided_report.NAMES),
     ],
 )
 def test_names_are_of_cases_and_no_two_have_one(experiment, names):

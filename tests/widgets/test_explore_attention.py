@@ -18,7 +18,7 @@ from helpers.guidance.ilgd import ILGD
 from helpers.sampling.attention_maps import AttentionMaps
 from helpers.sampling.loop import sample
 from helpers.sampling.trace import Trace
-from helpers.widgets.attention import explore_attention, framed, heated
+from helpers.widgets.attention import explore_attention, framed, heard, heated
 from helpers.widgets.common import load_traces
 
 X0_HATS, HEATS, CURVES = (0, 3), (1, 4), (2, 5)
@@ -40,7 +40,7 @@ class Shown:
         (self.prompt, self.method, self.layer, self.token), (self.play, self.slider) = (
             row.children for row in box.children[:2]
         )
-        self.label, self.table, self.style = box.children[2], box.children[4], box.children[5]
+        self.label, self.table, self.style = box.children[2], box.children[4], box.children[-1]
         self.columns = [column.children for column in box.children[3].children]
 
     def pictures(self):
@@ -275,3 +275,32 @@ def test_a_folder_gives_them_in_order(traces, tmp_path):
     for case, made in traces.items():
         made.save(tmp_path / case / "trace")
     assert list(load_traces(tmp_path)) == ["none", "ilgd", "both", "directed", "injection", "loss"]
+
+
+# --- a pixel ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_click_says_what_that_pixel_listens_to(traces):
+    shown = Shown(explore_attention(traces))
+    assert "click a pixel" in shown.table.value
+    shown.slider.value, shown.layer.value = 3, "down, 8 x 8"
+    x0_hat, heat = shown.columns[1][1].children
+    heat.point = [0.3, 0.9]
+    assert x0_hat.point == [0.3, 0.9] and shown.columns[0][1].children[0].point == [0.3, 0.9], "marked in all pictures"
+    assert "the cell 3, 8 of 8 x 8" in shown.table.value
+    for case in ("none", "ilgd"):
+        car, fish = 100 * attention_of(traces[case].records[0], "down, 8 x 8")[2, :, 7, 2]
+        said = f"<td>{case}</td>.*?car {car:.1f} %, fish {fish:.1f} %, all other tokens {100 - car - fish:.1f} %"
+        assert re.search(said, shown.table.value), (said, shown.table.value)
+    before = shown.table.value
+    shown.slider.value = 8
+    assert shown.table.value != before and "the cell 3, 8" in shown.table.value, "it follows the step"
+    x0_hat.point = [0.0, 0.0]
+    assert "the cell 1, 1 of 8 x 8" in shown.table.value and heat.point == [0.0, 0.0]
+
+
+def test_a_phrase_is_text(traces):
+    layout = Layout(prompt="a <b>red</b> car", regions=[Region(phrase="<b>red</b>", box=(0, 0, 0.5, 0.5))])
+    said = heard({"<i>": np.full((1, 4, 4), 0.25, np.float32)}, layout, [0.99, 0.0])
+    assert "&lt;b&gt;red&lt;/b&gt; 25.0 %, all other tokens 75.0 %" in said and "&lt;i&gt;" in said
+    assert "the cell 4, 1 of 4 x 4" in said

@@ -108,6 +108,20 @@ def test_edits_change_the_map_and_can_be_undone(edited):
     assert set(press(edited, "Delete")) == {("ball", "blue")}
 
 
+def test_an_object_is_chosen_as_long_as_there_is_one(edited):
+    """A Dropdown whose only value is None may begin without a choice, and then makes none of its own."""
+    edited.which.options = [("nothing", None)]
+    edited.which.index = None
+    edited.map, edited.earlier = np.zeros_like(edited.map), []
+    edited._show_map()
+    assert edited.which.options == (("nothing", None),) and edited.which.value is None
+    edited.which.index = None
+    press(edited, "Add")
+    assert edited.which.index == 0 and edited.which.value == 0 and edited.message.value == ""
+    press(edited, "Delete")
+    assert edited.message.value == "" and not edited.map.any()
+
+
 def test_the_picture_follows_the_map(edited, factors):
     def drawn():
         given = torch.from_numpy(edited.map.copy()).permute(2, 0, 1)[None] / 255

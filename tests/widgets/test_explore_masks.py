@@ -8,9 +8,10 @@ from dga_traces import ASKED, LAYOUT, STEPS, record
 from PIL import Image
 
 from helpers.guidance.cfg import CFG
+from helpers.paths import RESULTS
 from helpers.sampling.loop import sample
 from helpers.sampling.trace import Trace
-from helpers.widgets.common import load_traces
+from helpers.widgets.common import has_traces, load_traces
 from helpers.widgets.masks import explore_masks, measure
 
 
@@ -70,3 +71,13 @@ def test_traces_that_do_not_belong_together_are_refused(tiny, segmenter, traces,
     sample(tiny, [LAYOUT.prompt], [CFG(5)], steps=STEPS, trace=blind)
     with pytest.raises(ValueError, match="'full' has no masks"):
         explore_masks({"none": traces["none"], "full": blind})
+
+
+def test_the_store_opens_without_sampling():
+    """What `make repro` fetches keeps one picture of every case whole."""
+    folder = RESULTS / "dga" / "score"
+    assert has_traces(folder, "none", "full") and not has_traces(folder, "none", "nothing")
+    traces = load_traces(folder)
+    assert list(traces)[:2] == ["none", "full"] and len(traces) >= 8
+    assert all(len(trace.records) == 1 and len(trace.records[0].frames) == 20 for trace in traces.values())
+    assert explore_masks({case: traces[case] for case in ("none", "full")}).children
