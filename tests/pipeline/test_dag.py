@@ -30,7 +30,7 @@ CASES = {  # of every experiment, what runs here
     "free": ["none", "dga", "dga_free"],
     "ilgd": ["masks"],
     "sbpc": ["none", "maps_10"],
-    "guided_factors": ["none", "map", "map_ilgd", "map_arranged_5", "none_free", "map_arranged_5_free"],
+    "guided_factors": ["none", "map", "map_ilgd", "map_arranged_5", "none_free"],
 }
 SEARCHED = ["ilgd"]  # of the experiment layout
 CHANGES = {  # of params.yaml: as little work as the code allows
