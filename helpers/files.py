@@ -8,16 +8,12 @@ import os
 import random
 import secrets
 import shutil
-import stat
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
-from lzma import LZMAError
 from pathlib import Path
 from typing import IO, TypeVar
-from zipfile import BadZipFile
 
 from helpers.paths import ROOT
 
@@ -97,31 +93,10 @@ def read_folder(folder: str | Path, read: Callable[[Path], T]) -> T:
             if _state(folder) == before and not between:
                 raise
         else:
-            if before is not None and _state(folder) == before:  # what came and went meanwhile was read in parts
+            if _state(folder) == before:
                 return found
         time.sleep(PAUSE)
     raise RuntimeError(f"{folder} was replaced again and again while it was read: wait until what writes it is done")
-
-
-@contextmanager
-def intact(path: str | Path, cure: str) -> Iterator[None]:
-    """Inside a file or folder is read: what a damaged one makes go wrong becomes a ValueError with its name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-        BadZipFile,
-        zlib.error,
-        LZMAError,
-    ) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error!s:.80}): {cure}") from error
 
 
 @contextmanager
@@ -175,7 +150,7 @@ def _check_files(folder: Path, known: Collection[str]) -> None:
         own = {MARKER, *known, *(marker.read_text().splitlines() if marker.is_file() else ())}
         return next((name for name in _files(folder) if name not in own), None)
 
-    foreign = read_folder(folder, first_foreign) if folder.exists() else None
+    foreign = read_folder(folder, first_foreign)
     if foreign is not None:
         raise ValueError(
             f"{folder} holds {foreign!r}, which was not written by the lab, so it is not replaced: move it away, or "
@@ -198,17 +173,9 @@ def _check_place(folder: Path) -> None:
             f"{folder} is part of the repository and is never replaced: choose a folder below "
             f"{', '.join(f'{top}/' for top in OUTPUTS)}"
         )
-    file = next(filter(_is_file, (folder, *folder.parents)), None)
+    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
     if file:
         raise ValueError(f"{file} is a file, no folder: move it away, or choose another name")
-
-
-def _is_file(path: Path) -> bool:
-    """Looked at once: a folder that is being replaced is there at one moment and not at the next."""
-    try:
-        return not stat.S_ISDIR(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -247,10 +247,6 @@ def _resolved(block: Any, name: str) -> Any:
         other = own["like"]
         if other not in list(cases) or other in (*seen, case):
             raise ValueError(f"{name}.cases.{case}.like: {other!r} is no other case; use one of {', '.join(cases)}")
-        theirs = full(other, (*seen, case))
-        if not isinstance(theirs, dict):
-            what = f"it is {theirs!r:.40}, without entries: state them as `name: ...`"
-            raise ValueError(f"{PATH.name} is not valid; correct {name}.cases.{other}: {what}")
-        return theirs | {key: value for key, value in own.items() if key != "like"}
+        return full(other, (*seen, case)) | {key: value for key, value in own.items() if key != "like"}
 
     return block | {"cases": {case: full(case) for case in cases}}

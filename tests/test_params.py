@@ -77,7 +77,6 @@ WRONG = [  # what stands there, what is written instead, what is said: name, val
     ("like: full\n", "like: ful\n", "dga.cases.coverage.like: 'ful' is no other case; use one of"),
     ("like: full\n", "like: coverage\n", "dga.cases.coverage.like: 'coverage' is no other case"),
     ("    full:\n", "    full:\n      like: coverage\n", "is no other case"),
-    ("    full:\n", "    full:\n    other:\n", "dga.cases.full: it is None, without entries: state"),
     ("like: full\n", "like: [full]\n", "dga.cases.coverage.like: ['full'] is no other case"),
     ("like: full\n", "like: full\n      baseline: nothing\n", "is compared with 'nothing', which is no case"),
     ("case: full ", "case: ful ", "unknown case 'ful': use one of none, coverage"),

@@ -52,10 +52,6 @@ class Layers:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"layers have no kind {self.kind!r}: use one of {', '.join(KINDS)}")
-        for name in ("places", "ranks", "cells"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, tuple):
-                raise ValueError(f"Layers({name}={value!r:.60}): give a tuple, such as {name}=({value!r:.20},)")
 
     def __contains__(self, site: Site) -> bool:
         return site.kind == self.kind and (
@@ -194,13 +190,7 @@ class _View:
     def changed(self, full: torch.Tensor, stage: str) -> torch.Tensor:
         """Scores or probabilities after this site's edits."""
         for change in filter(None, (getattr(edit, stage) for edit in self.edits)):
-            given = self.block(full)
-            block = change(given, self.site)
-            if not isinstance(block, torch.Tensor) or block.shape != given.shape:
-                found = tuple(block.shape) if isinstance(block, torch.Tensor) else type(block).__name__
-                raise ValueError(
-                    f"an edit of the {stage} of {self.site.name} returned {found}: return {tuple(given.shape)}"
-                )
+            block = change(self.block(full), self.site)
             full = self._with(full, block) if self.site.joint else block
         return full
 

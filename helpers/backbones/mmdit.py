@@ -13,15 +13,11 @@ T5_LENGTH = 256  # tokens of the third encoder, as the pipeline takes by default
 
 class MMDiTBackbone(Backbone):
     """Keys of the text are CLIP's positions, which two encoders share, then those of T5 where there is one; without
-    it the pipeline puts as many zeros there: 256, or fewer where a model that never had one says so by the length that
-    its third tokenizer allows (the plain pipeline draws the same with `max_sequence_length` so)."""
+    it the pipeline puts as many zeros there."""
 
     def __init__(self, pipe: StableDiffusion3Pipeline, checkpointing: bool = False):
         third = [[pipe.tokenizer_3]] if pipe.text_encoder_3 is not None else []
-        longest = pipe.tokenizer_3.model_max_length if pipe.tokenizer_3 is not None else T5_LENGTH
-        self.t5_length = min(T5_LENGTH, longest)
-        lengths = [pipe.tokenizer_max_length, self.t5_length]
-        tokens = Tokens([[pipe.tokenizer, pipe.tokenizer_2], *third], lengths=lengths)
+        tokens = Tokens([[pipe.tokenizer, pipe.tokenizer_2], *third], lengths=[pipe.tokenizer_max_length, T5_LENGTH])
         super().__init__(pipe, tokens, checkpointing)
 
     @property
@@ -46,7 +42,7 @@ class MMDiTBackbone(Backbone):
             None,
             device=self.device,
             do_classifier_free_guidance=False,
-            max_sequence_length=self.t5_length,
+            max_sequence_length=T5_LENGTH,
         )
         return {"tokens": states, "pooled": pooled}
 

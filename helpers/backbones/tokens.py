@@ -10,16 +10,6 @@ from helpers.conditions import locate
 WHOLE_WORDS = 1_000  # a tokenizer of fewer entries was made of the words of its captions: it reads nothing else
 
 
-def check_vocabulary(tokenizer, entries: int, where: object) -> None:
-    """ValueError where a tokenizer is not that of a text encoder of so many entries: where its files are missing, the
-    libraries make one that knows no word, or another model's."""
-    if not entries / 2 < len(tokenizer) <= entries:
-        raise ValueError(
-            f"the tokenizer of {where} knows {len(tokenizer)} tokens, its text encoder {entries}: fetch the "
-            "tokenizer's files again"
-        )
-
-
 class Tokens:
     """The text keys of a denoiser: sequences one after the other, each read by one or more encoders at the same places.
 
@@ -82,9 +72,8 @@ class Tokens:
         tokenizer = self.sequences[0][0]
         if len(tokenizer) >= WHOLE_WORDS:
             return []
-        words = list(dict.fromkeys(re.findall(r"[^\W_]+", text)))
-        read = tokenizer(words)["input_ids"] if words else []
-        return [word for word, ids in zip(words, read, strict=True) if len(ids) > 3]  # start, the word, end
+        words = dict.fromkeys(re.findall(r"[^\W_]+", text))
+        return [word for word in words if len(tokenizer(word)["input_ids"]) > 3]  # start, the word, end
 
     def _parts(self):
         """(first key, tokenizer, keys) of every tokenizer."""

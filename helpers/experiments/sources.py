@@ -13,7 +13,7 @@ from helpers.backbones.backbone import Backbone
 from helpers.backbones.load import load_backbone
 from helpers.benchmarks.base import DragItem
 from helpers.benchmarks.miniature_combined import load_combined
-from helpers.files import intact, writing
+from helpers.files import writing
 from helpers.params import Params, load
 from helpers.paths import RESULTS
 from helpers.sampling.inversion import Trajectory, invert
@@ -44,7 +44,7 @@ class Sources:
         """What `save` wrote; FileNotFoundError says how to make it."""
         if not path.exists():
             raise FileNotFoundError(f"{path} holds no inverted sources: run `dvc repro`")
-        with intact(path, "delete it and run `dvc repro`"), np.load(path) as stored:
+        with np.load(path) as stored:
             arrays = {name: torch.from_numpy(stored[name]) for name in stored if name != "ids"}
             return cls(Trajectory(**arrays), tuple(stored["ids"].tolist()))
 

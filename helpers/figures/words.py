@@ -17,7 +17,6 @@ METRICS = {
     "clip_score": "CLIP score",
     "clip_iqa": "CLIP-IQA",
     "kernel_distance": "kernel distance",
-    "diversity": "distance of two pictures",
     "contrast": "contrast",
     "saturation": "saturation",
     "drag_md": "handle to target, px",

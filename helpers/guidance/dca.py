@@ -29,7 +29,6 @@ token be neglected:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +37,6 @@ from torch.nn.utils.rnn import pad_sequence
 from helpers.backbones.backbone import Backbone
 from helpers.perception.crops import crop, square, union
 from helpers.perception.detector import MaskDetector
-from helpers.perception.loading import chosen
 from helpers.perception.scene_graph import SceneGraph, parse
 from helpers.perception.segmenter import Segmenter
 from helpers.perception.similarity import Similarity
@@ -136,14 +134,13 @@ class DCA(EnergyGuidance):
 
     similarity: `helpers.perception.similarity.Similarity` or anything with its `embed`, `side` and call. detector: see
     `helpers.perception.detector`; None boxes the segmenter's masks. segmenter: `helpers.perception.segmenter.Segmenter`
-    or anything with its `embed` and call, for L_presence, which at weight 0 is left out. A name is loaded; None loads
-    what the backbone names, if it is needed. Defaults are those found on the miniature's dev split; `paper` has the
-    paper's.
+    or anything with its `embed` and call, for L_presence, which at weight 0 is left out. None loads what the backbone
+    names, if it is needed. Defaults are those found on the miniature's dev split; `paper` has the paper's.
     """
 
-    similarity: Similarity | str | Path | None = None
+    similarity: Similarity | None = None
     detector: Callable | None = None
-    segmenter: Segmenter | str | Path | None = None
+    segmenter: Segmenter | None = None
     weight: float = setting(60.0, low=0, high=1e6)  # lambda_DCA; paper 60
     attribute_weight: float = setting(1.0, low=0, high=1e4)  # w_attribute; paper 1
     relation_weight: float = setting(7.0, low=0, high=1e4)  # w_relation; paper 1
@@ -204,8 +201,10 @@ class DCA(EnergyGuidance):
         needed = self.presence_weight > 0 or self.detector is None
         if backbone is None and (similarity is None or (needed and segmenter is None)):
             raise ValueError("DCA lacks models and no backbone names them: give it similarity and segmenter")
-        similarity = chosen(similarity, Similarity.load, backbone, "similarity")
-        segmenter = chosen(segmenter, Segmenter.load, backbone, "segmenter") if needed else None
+        if similarity is None:
+            similarity = Similarity.load(backbone.guide("similarity"), backbone.device)
+        if segmenter is None and needed:
+            segmenter = Segmenter.load(backbone.guide("segmenter"), backbone.device)
         detector = MaskDetector(segmenter) if self.detector is None else self.detector
         return similarity, detector, segmenter if self.presence_weight > 0 else None
 

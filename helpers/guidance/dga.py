@@ -17,13 +17,11 @@ A silhouette fills about .63 of its box, so a mask that is compared with a box i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Layout
-from helpers.perception.loading import chosen
 from helpers.perception.segmenter import Segmenter
 from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Recurrence, Window, per_image
 from helpers.sampling.settings import setting
@@ -120,12 +118,12 @@ class DGA(EnergyGuidance):
 
     layouts: one for all images, or one per image in the order of the prompts; a region with a mask is compared with it,
     the others with their box. segmenter: `helpers.perception.segmenter.Segmenter` or anything with its `embed` and
-    call, or its name; None loads the one that the backbone names. Defaults are those found on the miniature's dev
-    split; `paper` has the paper's.
+    call; None loads the one that the backbone names. Defaults are those found on the miniature's dev split; `paper` has
+    the paper's.
     """
 
     layouts: Layout | Sequence[Layout]
-    segmenter: Segmenter | str | Path | None = None
+    segmenter: Segmenter | None = None
     weight: float = setting(25.0, low=0, high=1e6)  # lambda_DGA; paper 25
     coverage_weight: float = setting(1.0, low=0, high=1e4)  # w_cov; paper 1 (alone: the paper's ablation)
     size_weight: float = setting(0.05, low=0, high=1e4)  # w_size; paper 1
@@ -155,7 +153,7 @@ class DGA(EnergyGuidance):
                     "add a word that does, such as a colour"
                 )
         device = job.backbone.device
-        segmenter = chosen(self.segmenter, Segmenter.load, job.backbone, "segmenter")
+        segmenter = self.segmenter or Segmenter.load(job.backbone.guide("segmenter"), device)
         most = max(len(layout.regions) for layout in layouts)
 
         def padded(rows):  # (n, N, ...), zeros for regions that an image does not have

@@ -23,7 +23,6 @@ and where u takes it, x_{t-1} is replaced by the source's own: the background st
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +31,6 @@ from helpers.conditions import Drag, decode_mask
 from helpers.perception.clicks import ClickSegmenter
 from helpers.perception.features import Features
 from helpers.perception.flow import Flow
-from helpers.perception.loading import chosen
 from helpers.sampling.hooks import Ctx, EnergyGuidance, Info, Job, Recurrence, Window, per_image
 from helpers.sampling.inversion import Trajectory, check, invert
 from helpers.sampling.settings import setting
@@ -142,16 +140,15 @@ class DMA(EnergyGuidance):
 
     drags: one for all images, or one per image in the order of the prompts; a drag's own mask is preferred to the
     segmenter's. flow: flow(source, target) -> (B, 2, H, W) in pixels; clicks: clicks(images, points (B, k, 2) in
-    pixels) -> logits (B, H, W); features: features(images) -> unit-norm (B, d, h, w); see `helpers.perception`; or
-    their names; None loads what the backbone names. trajectory: the sources', when they were inverted or recorded
-    before; otherwise `setup` inverts them. Defaults are those found on the miniature's dev split; `paper` has the
-    paper's.
+    pixels) -> logits (B, H, W); features: features(images) -> unit-norm (B, d, h, w); see `helpers.perception`; None
+    loads what the backbone names. trajectory: the sources', when they were inverted or recorded before; otherwise
+    `setup` inverts them. Defaults are those found on the miniature's dev split; `paper` has the paper's.
     """
 
     drags: Drag | Sequence[Drag]
-    flow: Flow | str | Path | None = None
-    clicks: ClickSegmenter | str | Path | None = None
-    features: Features | str | Path | None = None
+    flow: Flow | None = None
+    clicks: ClickSegmenter | None = None
+    features: Features | None = None
     trajectory: Trajectory | None = None
     weight: float = setting(90.0, low=0, high=1e6)  # lambda_DMA; paper 90
     displacement_weight: float = setting(1.0, low=0, high=1e4)  # w_disp; paper 1 (alone: the paper's ablation)
@@ -239,9 +236,14 @@ class DMA(EnergyGuidance):
 
     def _models(self, job: Job, clicked: bool) -> tuple:
         """Flow, click segmenter (when there is anything to click on) and features."""
-        flow = chosen(self.flow, Flow.load, job.backbone, "flow")
-        clicks = chosen(self.clicks, ClickSegmenter.load, job.backbone, "clicks") if clicked else None
-        return flow, clicks, chosen(self.features, Features.load, job.backbone, "features")
+        flow, clicks, features = self.flow, self.clicks, self.features
+        if flow is None:
+            flow = Flow.load(job.backbone.guide("flow"), job.backbone.device)
+        if clicks is None and clicked:
+            clicks = ClickSegmenter.load(job.backbone.guide("clicks"), job.backbone.device)
+        if features is None:
+            features = Features.load(job.backbone.guide("features"), job.backbone.device)
+        return flow, clicks, features
 
     def _reference(self, drag: Drag, source: torch.Tensor, clicks, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
         """Mask (H, W) bool and reference flow (2, H, W) of a drag: its objects together. ValueError for an object that

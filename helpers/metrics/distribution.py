@@ -1,12 +1,10 @@
-"""How far a set of images is from held-out scenes, on the judge's features: kernel distance and Frechet distance; and
-how far its images are from each other.
+"""How far a set of images is from held-out scenes, on the judge's features: kernel distance and Frechet distance.
 
 Features are standardised with the mean and deviation of the reference set, so that the judge's units do not matter.
 """
 
 import numpy as np
 import torch
-from scipy.spatial.distance import pdist, squareform
 
 from helpers.metrics import stats
 
@@ -49,23 +47,6 @@ class KernelDistance:
         total = counts.sum()
         within = counts @ self.within @ counts / (total**2 - (counts**2).sum())
         return float(within + self.reference - 2 * (counts @ self.across) / total)
-
-
-class Diversity:
-    """Mean distance of two of n images, as a function of the images' counts; two copies of one image are no pair, and
-    one image alone has no variety (0).
-
-    In units of the mean distance of two reference images: 1 is as varied as these. It falls where a method makes all
-    pictures alike.
-    """
-
-    def __init__(self, features: torch.Tensor, reference: torch.Tensor):
-        x, y = standardise(features, reference)
-        self.apart = squareform(pdist(x)) / pdist(y).mean()
-
-    def __call__(self, counts: np.ndarray) -> float:
-        pairs = counts.sum() ** 2 - (counts**2).sum()
-        return float(counts @ self.apart @ counts / max(pairs, 1))
 
 
 def kernel_distance(features: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:

@@ -5,7 +5,7 @@ No network starts from random weights: whatever is missing or left over in a fol
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,16 +55,6 @@ def source(name: str | Path, *others: str) -> Path | str:
     if HUB_ID.fullmatch(name) and not any(folder.parent.is_dir() for folder in folders):
         return name
     raise ValueError(f"there is no model {name!r}: {_offer(name, others)}")
-
-
-def chosen(given, load: Callable, backbone, kind: str):
-    """The model that a method looks through: the one given, the one of a given name (see `source`), or, for None, the
-    one that the backbone names for this kind."""
-    if given is None:
-        given = backbone.guide(kind)
-    if not isinstance(given, str | Path):
-        return given
-    return load(given, backbone.device if backbone is not None else "cpu")
 
 
 def _offer(name: str, others: tuple[str, ...]) -> str:

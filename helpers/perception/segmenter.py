@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPSegForImageSegmentation, CLIPTokenizer, ViTImageProcessor
 
-from helpers.backbones.tokens import check_vocabulary
 from helpers.perception.loading import image_processor, loading, pretrained, source
 from helpers.perception.preprocessing import CLIP, IMAGENET, check_images, prepare
 
@@ -110,7 +109,6 @@ class Segmenter(nn.Module):
         model = pretrained(where, MODELS)
         with loading(where):
             tokenizer = CLIPTokenizer.from_pretrained(where)
-            check_vocabulary(tokenizer, model.config.text_config.vocab_size, where)
         return cls(model.to(device), tokenizer, image_processor(where, usual_processor(model)))
 
     @torch.no_grad()

@@ -13,7 +13,6 @@ from open_clip.transform import CenterCropOrPad, PreprocessCfg, ResizeKeepRatio,
 from torch import nn
 from torchvision.transforms import InterpolationMode, Resize
 
-from helpers.backbones.tokens import check_vocabulary
 from helpers.perception.loading import loading, source
 from helpers.perception.preprocessing import check_images, resize
 
@@ -44,10 +43,7 @@ class Similarity(nn.Module):
         address = f"{'local-dir' if isinstance(where, Path) else 'hf-hub'}:{where}"
         with loading(where):
             model = open_clip.create_model(address, precision="fp32", require_pretrained=True)
-            tokenizer = open_clip.get_tokenizer(address)
-            words = getattr(tokenizer, "tokenizer", None)  # of transformers; else open_clip's own
-            check_vocabulary(words or range(tokenizer.vocab_size), model.vocab_size, where)
-            similarity = cls(model, tokenizer)
+            similarity = cls(model, open_clip.get_tokenizer(address))
         return similarity.to(device)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from helpers.benchmarks.base import DragItem, LayoutItem, load_benchmark
 from helpers.benchmarks.miniature import load_scenes
 from helpers.benchmarks.miniature_edits import edited
-from helpers.files import intact, read_folder, replace_folder
+from helpers.files import read_folder, replace_folder
 from helpers.judges.base import Found
 from helpers.judges.clip_score import clip_score
 from helpers.judges.loading import load_judge
@@ -99,13 +99,10 @@ def drag_rows(
 
 
 def check(samples: Samples, cases: Sequence) -> None:
-    """ValueError unless every image is finite and was drawn for the case at its place."""
+    """ValueError unless every image was drawn for the case at its place."""
     for k, (case, row) in enumerate(zip(cases, samples.rows, strict=True)):
         if case.id != row["id"]:
             raise ValueError(f"image {k} was drawn for case {row['id']!r}, not for {case.id!r}: keep their order")
-    lost = [row["id"] for row, image in zip(samples.rows, samples.images, strict=True) if not image.isfinite().all()]
-    if lost:
-        raise ValueError(f"the pictures of {', '.join(lost)} are not finite: lower the strength and sample them again")
 
 
 def _scored(samples: Samples, verdicts: Sequence[dict], found: list[list[Found]], judge: Recogniser) -> Scored:
@@ -150,17 +147,14 @@ def load_score(folder: Path) -> Scored:
         with np.load(folder / "score.npz") as stored:
             return dict(stored)
 
-    with intact(folder, "delete it and run `dvc repro`"):
-        arrays = read_folder(folder, read)
-        columns = {name.removeprefix("row/"): arrays[name].tolist() for name in arrays if name.startswith("row/")}
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        found: list[list[Found]] = [[] for _ in rows]
-        things = zip(
-            *(arrays[f"found/{name}"].tolist() for name in ("image", "kind", "color", "pattern", "score", "box"))
-        )
-        for image, kind, color, pattern, score, box in things:
-            found[image].append(Found(kind, color, pattern, score, tuple(box), NO_MASK))
-        return Scored(rows, found, torch.from_numpy(arrays["features"]).float(), arrays.get("pictures"))
+    arrays = read_folder(folder, read)
+    columns = {name.removeprefix("row/"): arrays[name].tolist() for name in arrays if name.startswith("row/")}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    found: list[list[Found]] = [[] for _ in rows]
+    things = zip(*(arrays[f"found/{name}"].tolist() for name in ("image", "kind", "color", "pattern", "score", "box")))
+    for image, kind, color, pattern, score, box in things:
+        found[image].append(Found(kind, color, pattern, score, tuple(box), NO_MASK))
+    return Scored(rows, found, torch.from_numpy(arrays["features"]).float(), arrays.get("pictures"))
 
 
 def shown(trace: Trace) -> Trace:

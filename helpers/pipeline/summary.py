@@ -8,7 +8,7 @@ import torch
 
 from helpers.benchmarks.miniature import Case
 from helpers.metrics import stats
-from helpers.metrics.distribution import Diversity, KernelDistance, frechet
+from helpers.metrics.distribution import KernelDistance, frechet
 from helpers.metrics.layout import THRESHOLDS, AveragePrecision
 from helpers.pipeline.score import Scored
 
@@ -56,10 +56,7 @@ def _first(ours: list[str], theirs: list[str]) -> str:
 def evaluate(scored: Scored, scenes: Sequence[Case], reference: torch.Tensor) -> Evaluated:
     """Adds distances to `reference` (real scenes' features) and, where layouts are known, average precision."""
     n = len(scored.rows)
-    kinds: dict[str, Callable] = {
-        "kernel_distance": KernelDistance(scored.features, reference),
-        "diversity": Diversity(scored.features, reference),
-    }
+    kinds: dict[str, Callable] = {"kernel_distance": KernelDistance(scored.features, reference)}
     if isinstance(scenes[0], Case):
         kinds["box_ap50"] = AveragePrecision(scenes, scored.found, (0.5,))
         kinds["box_ap"] = AveragePrecision(scenes, scored.found, THRESHOLDS)

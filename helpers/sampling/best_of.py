@@ -15,7 +15,7 @@ most pictures then cost what one costs. No gradient is needed, and any list of g
     best = best_of(draw, verify, images=len(prompts), tries=4)     # verify: see helpers/experiments/dca.py
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,28 +49,24 @@ def best_of(
 
     draw(rows, k): try k (0 is the first) of the pictures at these places -> (B, 3, H, W); let it seed their noise with
     `try_seed(seed, k)`. verify(pictures, rows) -> V (B,), at most 1 where accepted. ValueError for fewer than one
-    picture or try, for a V that is not a number, and for a picture that no try draws of finite values; a try that is
-    not finite is refused, whatever V says. V is for models that guide: a judge that chose pictures could not
+    picture or try, and for a V that is not a number. V is for models that guide: a judge that chose pictures could not
     score them any more.
     """
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in (images, tries)):
         raise ValueError(f"best of {tries!r} tries of {images!r} pictures: draw a whole number of each, at least one")
     rows = list(range(images))
     drawn = draw(rows, 0)
-    best = Best(drawn.clone(), *torch.tensor([[0] * images, [1] * images]), _judged(verify, drawn, rows))
+    best = Best(drawn.clone(), *torch.tensor([[0] * images, [1] * images]), _checked(verify(drawn, rows), rows))
     for k in range(1, tries):
         rows = (best.verdicts > 1).nonzero().flatten().tolist()
         if not rows:
             break
         drawn = draw(rows, k)
-        verdicts = _judged(verify, drawn, rows)
+        verdicts = _checked(verify(drawn, rows), rows)
         best.tries[rows] += 1
         for row, image, verdict in zip(rows, drawn, verdicts, strict=True):
             if verdict < best.verdicts[row]:
                 best.images[row], best.kept[row], best.verdicts[row] = image, k, verdict
-    lost = (~best.images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    if lost:
-        raise ValueError(f"no try of the pictures {lost} is finite: lower the strength or set its clip")
     return best
 
 
@@ -86,11 +82,8 @@ def worst(losses: Mapping[str, torch.Tensor], accepted: Mapping[str, float]) -> 
     return torch.stack([nothing, *(losses[name] / limit for name, limit in accepted.items())]).amax(0)
 
 
-def _judged(verify: Callable, drawn: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """V (B,) of drawn pictures, infinite where they are not finite."""
-    fine = drawn.isfinite().flatten(1).all(1).cpu()
-    verdicts = verify(torch.where(fine.to(drawn.device)[:, None, None, None], drawn, 0), rows)
+def _checked(verdicts: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
     verdicts = verdicts.detach().float().cpu().clone()
     if verdicts.shape != (len(rows),) or verdicts.isnan().any():
         raise ValueError(f"verify gave {verdicts.tolist()} for {len(rows)} pictures: one number for each is needed")
-    return torch.where(fine, verdicts, torch.inf)
+    return verdicts

@@ -1,12 +1,11 @@
 """What a run cost: counted in images, so that it does not depend on the batch."""
 
+import resource
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import torch
 
 
@@ -69,11 +68,9 @@ def _reset_peak(device: torch.device) -> None:
 def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    with suppress(FileNotFoundError), open("/proc/self/status", "rb", buffering=0) as status:  # read at every step
-        return int(status.read(4096).partition(b"VmHWM:")[2].split(maxsplit=1)[0]) / 2**10
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource  # Windows has none
-
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, since the process began
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

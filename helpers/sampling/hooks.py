@@ -28,7 +28,7 @@ class Job:
 
     text: the prompts as the denoiser reads them, one row per image. states: what each method's `setup` returned.
     strict: what is not finite is an error. warnings: what went wrong, in words. broken: images that are not finite any
-    more. acted: methods that did something. unread: words that the model does not know.
+    more. acted: methods that did something.
     """
 
     backbone: Backbone
@@ -42,21 +42,14 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     broken: set[int] = field(default_factory=set)
     acted: set["Guidance"] = field(default_factory=set)
-    unread: set[str] = field(default_factory=set)
 
     @property
     def steps(self) -> int:
         return len(self.solver.timesteps)
 
     def encode(self, texts: list[str], chunk: int = 32) -> Text:
-        """The denoiser's text input, one row per text; every different one is read once. Words that the model has never
-        read are named in the warnings."""
+        """The denoiser's text input, one row per text; every different one is read once."""
         different = list(dict.fromkeys(texts))
-        unread = [word for text in different for word in self.backbone.tokens.unread(text) if word not in self.unread]
-        if unread:
-            self.unread.update(unread)
-            words = ", ".join(dict.fromkeys(unread))
-            self.warnings.append(f"the model has never read the words {words}: its card lists those it knows")
         parts = [self.backbone.encode_text(different[i : i + chunk]) for i in range(0, len(different), chunk)]
         rows = torch.tensor([different.index(text) for text in texts], device=self.backbone.device)
         return {key: torch.cat([part[key] for part in parts])[rows] for key in parts[0]}
@@ -139,9 +132,9 @@ def named(
     job: Job, index: Sequence[int], values: torch.Tensor, what: str, cure: str, where: str, lost: bool = True
 ) -> torch.Tensor:
     """See `Ctx.finite`."""
-    if values.isfinite().all():
-        return torch.ones(len(values), dtype=torch.bool, device=values.device)
     fine = values.reshape(len(values), -1).isfinite().all(1)
+    if fine.all():
+        return fine
     for row in (~fine).nonzero().flatten().tolist():
         if index[row] in job.broken:
             continue
@@ -152,13 +145,6 @@ def named(
         if lost:
             job.broken.add(index[row])
     return fine
-
-
-def returned(method: "Guidance", hook: str, found: Any, kind: type) -> Any:
-    """What a hook returned; ValueError unless it is of this kind."""
-    if not isinstance(found, kind):
-        raise ValueError(f"{hook} of {method.name} is {type(found).__name__}: return a {kind.__name__}")
-    return found
 
 
 def per_image(given: Any, kind: type, job: Job, method: str) -> list:

@@ -9,7 +9,6 @@ is the first guess of a fixed-point iteration (Pan et al. 2023, "AIDI"). A step 
 x_t = x_s + (sigma_t - sigma_s) u(x_t, t) in the same way. Always at CFG 1, with the image's prompt.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -83,11 +82,6 @@ def invert(
         raise ValueError(f"there are {count} prompts for {len(images)} images: give one per image, in a list")
     texts = [prompt.text if isinstance(prompt, Prompt) else prompt for prompt in prompts]
     backbone.tokens.check(texts)
-    unread = list(dict.fromkeys(word for text in texts for word in backbone.tokens.unread(text)))
-    if unread:
-        warnings.warn(
-            f"the model has never read the words {', '.join(unread)}: its card lists those it knows", stacklevel=2
-        )
     cost = Cost() if cost is None else cost
     parts = [
         _invert(backbone, images[first : first + batch], texts[first : first + batch], chosen, passes)

@@ -1,8 +1,7 @@
 """The one sampler. Everything a method does, it does through the hooks of `helpers.sampling.hooks.Guidance`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 import torch
 from tqdm import tqdm
@@ -14,7 +13,7 @@ from helpers.conditions import Prompt
 from helpers.sampling import seeds as streams
 from helpers.sampling.cost import Cost
 from helpers.sampling.gradient import Update, gradient_update
-from helpers.sampling.hooks import Branch, Ctx, EnergyGuidance, Guidance, Job, named, returned
+from helpers.sampling.hooks import Branch, Ctx, EnergyGuidance, Guidance, Job, named
 from helpers.sampling.strength import rms
 from helpers.sampling.trace import Trace
 
@@ -50,8 +49,6 @@ def denoise(
     beside what the methods read. The other arguments are those of `sample`. ValueError for wrong arguments, before any
     work.
     """
-    if not isinstance(record, Sequence) or not all(isinstance(layers, Layers) for layers in record):
-        raise ValueError(f"record={record!r:.60}: give a list of Layers, such as [Layers()]")
     return _run(prepare(backbone, prompts, guidance, steps, seeds, batch, solver, strict), batch, record)
 
 
@@ -65,8 +62,6 @@ def prepare(backbone, prompts, guidance, steps, seeds, batch, solver, strict) ->
         raise ValueError(f"there are {len(seeds)} seeds for {len(prompts)} prompts: give one seed per image")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch={batch!r} must be a whole number, at least 1")
-    if not isinstance(strict, bool):
-        raise ValueError(f"strict={strict!r:.60}: use True or False")
     if not isinstance(backbone, Backbone):
         raise ValueError(f"{backbone!r:.60} is no backbone: make one with load_backbone('mini-sd')")
     job = Job(backbone, prompts, streams.checked(seeds), backbone.solver(steps, solver), Cost(images=len(prompts)))
@@ -78,10 +73,13 @@ def prepare(backbone, prompts, guidance, steps, seeds, batch, solver, strict) ->
     job.text = job.encode([prompt.text for prompt in prompts])
     if job.solver.note:
         job.warnings.append(job.solver.note)
+    unread = list(dict.fromkeys(word for prompt in prompts for word in backbone.tokens.unread(prompt.text)))
+    if unread:
+        job.warnings.append(f"the model has never read the words {', '.join(unread)}: its card lists those it knows")
     for method in methods:
         job.states[method] = method.setup(job)
     for method in methods:
-        job.text = returned(method, "encode", method.encode(job.text, job, job.states[method]), dict)
+        job.text = method.encode(job.text, job, job.states[method])
     job.cost.pause(backbone.device)
     return job
 
@@ -93,9 +91,6 @@ def _run(job: Job, batch: int, record: Sequence[Layers]) -> Iterator[Ctx]:
     for first in range(0, len(places), batch):
         yield from _batch(job, places[first : first + batch], record)
     job.cost.pause(job.backbone.device)
-    for method in job.states:
-        if method not in job.acted and method.window.start < method.window.stop:
-            job.warnings.append(f"{method.name} never acted in {job.steps} steps: widen its window or take more steps")
 
 
 @torch.no_grad()
@@ -104,7 +99,7 @@ def initial(job: Job, index: list[int]) -> tuple[torch.Tensor, list[torch.Genera
     backbone, generators = job.backbone, [torch.Generator().manual_seed(job.seeds[k]) for k in index]
     x_t = streams.noise(generators, backbone.latent_shape, torch.empty(0, device=backbone.device, dtype=backbone.dtype))
     for method, state in job.states.items():
-        x_t = _like(method, "start", method.start(x_t, index, state), x_t)
+        x_t = method.start(x_t, index, state)
         named(job, index, x_t, f"x_T of {method.name}", f"check what {method.name} was given", "at the start")
     return x_t, generators
 
@@ -116,7 +111,7 @@ def _batch(job: Job, index: list[int], record: Sequence[Layers]) -> Iterator[Ctx
     for i in range(job.steps):
         step = Ctx(job, index, i, x_t)
         acting = [method for method in methods if method.active(step)]
-        job.acted.update(method for method in acting if step.level.alpha > 0 or not isinstance(method, EnergyGuidance))
+        job.acted.update(acting)
         counts = {m: m.recurrence.at(step) for m in acting if not m.off}
         times = {noise: {m: n for m, n in counts.items() if m.recurrence.noise == noise} for noise in (0, 1)}
         for again in reversed(range(1, max([1, *times[0].values()]))):  # refined by those that ask for it
@@ -129,10 +124,8 @@ def _batch(job: Job, index: list[int], record: Sequence[Layers]) -> Iterator[Ctx
             ctx.x_prev = solver.step(_guided(ctx, update), i, ctx.x_t, generators)
             ctx.finite(ctx.x_prev, "the solver's step", "use fewer or smaller changes of the prediction", lost=True)
             for method in methods:
-                x_prev = _like(method, "after", method.after(ctx.x_prev, ctx, job.states[method]), ctx.x_prev)
-                if x_prev is not ctx.x_prev:
-                    ctx.finite(x_prev, f"x_t after {method.name}", f"check what {method.name} was given", lost=True)
-                ctx.x_prev = x_prev
+                ctx.x_prev = method.after(ctx.x_prev, ctx, job.states[method])
+                ctx.finite(ctx.x_prev, f"x_t after {method.name}", f"check what {method.name} was given", lost=True)
             job.cost.pause(backbone.device)
             ctx.cost = Cost(images=len(index))
             yield ctx
@@ -147,11 +140,11 @@ def _evaluate(ctx: Ctx, acting: list[Guidance], pulling: list[Guidance], record:
     of `pulling` ask for. All that act edit and combine; only those that pull move x_t or have a gradient."""
     states = ctx.job.states
     for method in pulling:
-        ctx.x_t = _like(method, "before", method.before(ctx, states[method]), ctx.x_t)
+        ctx.x_t = method.before(ctx, states[method])
         ctx.finite(ctx.x_t, f"x_t moved by {method.name}", f"lower the scale of {method.name}", lost=True)
     pulled = [m for m in pulling if isinstance(m, EnergyGuidance) and not m.off and ctx.level.alpha > 0]
     read = list(dict.fromkeys([*record, *(method.layers for method in pulled if method.layers)]))
-    edits = [edit for method in acting for edit in returned(method, "edits", method.edits(ctx, states[method]), list)]
+    edits = [edit for method in acting for edit in method.edits(ctx, states[method])]
     ctx.x_t = ctx.x_t.detach()
     with ctx.backbone.attention(len(ctx.index), read, edits) as ctx.attention:
         with torch.set_grad_enabled(bool(pulled)):
@@ -168,8 +161,7 @@ def predict(ctx: Ctx, acting: Sequence[Guidance]) -> None:
     """Every branch in one forward, the prompt's first, then combined in list order: fills ctx.preds and ctx.pred."""
     states = ctx.job.states
     cond = Branch("cond", ctx.rows(ctx.job.text))
-    more = (returned(method, "branches", method.branches(ctx, states[method]), list) for method in acting)
-    branches = {branch.name: branch for branch in (cond, *chain(*more))}
+    branches = {b.name: b for b in (cond, *(b for method in acting for b in method.branches(ctx, states[method])))}
     text = {key: torch.cat([branch.text[key] for branch in branches.values()]) for key in cond.text}
     x_t = [ctx.x_t if branch.x_t is None else branch.x_t for branch in branches.values()]
     raw = ctx.backbone.predict(torch.cat(x_t), ctx.t, text)
@@ -179,35 +171,15 @@ def predict(ctx: Ctx, acting: Sequence[Guidance]) -> None:
     ctx.finite(torch.stack([pred.detach() for pred in ctx.preds.values()], 1), "the denoiser's prediction",
                "check the model's weights and precision, and what edits its attention", lost=True)  # fmt: skip
     for method in acting:
-        pred = _like(method, "combine", method.combine(ctx.pred, ctx, states[method]), ctx.pred)
-        if pred is not ctx.pred:
-            words, cure = f"the prediction combined by {method.name}", f"lower the scale of {method.name}"
-            ctx.finite(pred.detach(), words, cure, lost=True)
-        ctx.pred = pred
+        ctx.pred = method.combine(ctx.pred, ctx, states[method])
+        words, cure = f"the prediction combined by {method.name}", f"lower the scale of {method.name}"
+        ctx.finite(ctx.pred.detach(), words, cure, lost=True)
 
 
 def _energy(method: EnergyGuidance, ctx: Ctx):
     found = method.energy(ctx, ctx.job.states[method])
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], torch.Tensor)):
         raise ValueError(f"the energy of {method.name} returned {type(found).__name__}: return (loss (B,), info)")
-    wrong = [key for key, value in returned(method, "info", found[1], dict).items() if not _per_image(value, ctx)]
-    if wrong:
-        raise ValueError(
-            f"the info of {method.name} has {wrong[0]!r}, which is no tensor with a row for each of the "
-            f"{len(ctx.index)} images: leave it out, or return one"
-        )
-    return found
-
-
-def _per_image(value, ctx: Ctx) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == len(ctx.index)
-
-
-def _like(method: Guidance, hook: str, found, given: torch.Tensor) -> torch.Tensor:
-    """What a hook returned in place of `given`; ValueError unless it is a tensor of its shape."""
-    if not isinstance(found, torch.Tensor) or found.shape != given.shape:
-        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ValueError(f"{hook} of {method.name} returned {what}: return a tensor of shape {tuple(given.shape)}")
     return found
 
 
@@ -306,13 +278,11 @@ def sample(
     skipped, and everything is said in Run.warnings. progress: a bar of the solver's steps. ValueError for wrong
     arguments.
     """
-    if trace is not None and not isinstance(trace, Trace):
-        raise ValueError(f"trace={trace!r:.60}: give a Trace of the images to record, such as Trace([0])")
     job = prepare(backbone, prompts, guidance, steps, seeds, batch, solver, strict)
     methods = list(job.states)
     run = Run(None, None, [p.text for p in job.prompts], job.seeds, job.cost, warnings=job.warnings)
     record = []
-    if trace is not None:
+    if trace:
         trace.begin(job)
         record = list(dict.fromkeys(method.layers for method in methods if method.layers))
     bar = tqdm(total=job.steps * -(-len(job.seeds) // batch), desc="steps", disable=not progress, leave=False)
@@ -321,7 +291,7 @@ def sample(
         for name, values in ctx.curves.items():
             curve = run.curves.setdefault(name, torch.full((len(job.seeds), job.steps), torch.nan))
             curve[ctx.index, ctx.i] = values.float().cpu()
-        if trace is not None:
+        if trace:
             trace.record(ctx)
         if ctx.again:
             continue
@@ -333,10 +303,13 @@ def sample(
             named(job, ctx.index, images[-1], "the decoded picture", "check the decoder's precision", "at the end")
             job.cost.decodes += len(ctx.index)
             job.cost.pause(backbone.device)
-            if trace is not None:
+            if trace:
                 trace.end(ctx, images[-1])
     bar.close()
     run.latents, run.images = (torch.cat(kind).float().cpu() for kind in (latents, images))
+    for method in methods:
+        if method not in job.acted and method.window.start < method.window.stop:
+            job.warnings.append(f"{method.name} never acted in {job.steps} steps: widen its window or take more steps")
     return run
 
 
@@ -363,7 +336,7 @@ def _iterated(guidance) -> Iterable:
 
 
 def _listed(values, name: str, what: str) -> list:
-    if isinstance(values, str | Set | Mapping) or not isinstance(values, Iterable):
+    if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{name}={values!r:.60}: give a list, {what}")
     return list(values)
 

@@ -26,10 +26,6 @@ class Reads:
     places: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        for name in ("cells", "places"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple | None):
-                raise ValueError(f"{name}={value!r:.60}: give a tuple, such as {name}=({value!r:.20},)")
         if not self.cells or not all(type(n) is int and 1 <= n <= 512 for n in self.cells):
             raise ValueError(f"cells={list(self.cells)} must be whole numbers from 1 to 512, at least one")
         if self.places is not None and (not self.places or not set(self.places) <= set(PLACES)):

@@ -1,18 +1,18 @@
 """What a run recorded of a few images, step by step: for figures and widgets, which never sample."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import ZIP_LZMA, ZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from helpers.conditions import Drag, Layout
-from helpers.files import intact, replace_folder
-from helpers.sampling.hooks import returned
+from helpers.files import replace_folder
 
 FILES = ("trace.json", "arrays.npz")
 SIDE = 128  # frames are not kept larger
@@ -45,7 +45,7 @@ class Trace:
     By hand: `for ctx in trace.watch(denoise(...))`.
 
     records: one Record per image. timesteps, sigmas: lists of length S (sigma_t = sqrt(1 - alpha_bar)).
-    settings: how the run was made, by method: window, weight, strength, ... lost: images that came out not finite.
+    settings: how the run was made, by method: window, weight, strength, ...
     """
 
     def __init__(self, images: Sequence[int] = (0,)):
@@ -54,7 +54,6 @@ class Trace:
         self.timesteps: list[int] = []
         self.sigmas: list[float] = []
         self.settings: dict[str, dict] = {}
-        self.lost: list[int] = []
 
     def watch(self, steps):
         """Record steps of `denoise` while they pass. What attention methods would show outside their windows is there
@@ -81,7 +80,7 @@ class Trace:
             for k in self.images
         ]
         self.settings = {method.name: method.settings() for method in job.states} | {"steps": job.steps}
-        self.timesteps, self.sigmas, self.lost = [0] * job.steps, [0.0] * job.steps, []
+        self.timesteps, self.sigmas = [0] * job.steps, [0.0] * job.steps
 
     @torch.no_grad()
     def record(self, ctx) -> None:
@@ -99,7 +98,7 @@ class Trace:
             seen[method] = loss[rows], {key: value[rows] for key, value in info.items()}
         found = [(method, "", loss) for method, (loss, _) in seen.items()]
         infos = [(method, info) for method, (_, info) in seen.items()]
-        infos += [(method, returned(method, "show", method.show(part, states[method]), dict)) for method in states]
+        infos += [(method, method.show(part, states[method])) for method in states]
         found += [(method, f".{key}", value) for method, info in infos for key, value in info.items()]
         for row, k in enumerate(part.index):
             record = self.records[self.images.index(k)]
@@ -120,12 +119,9 @@ class Trace:
         for row, k in enumerate(ctx.index):
             if k in self.images:
                 self.records[self.images.index(k)].final = _frames(images[row : row + 1])[0]
-                if not images[row].isfinite().all():
-                    self.lost.append(k)
 
     def save(self, folder: str | Path) -> Path:
-        """Write trace.json and arrays.npz, all or nothing; an older trace at `folder` is replaced, nothing else is.
-        ValueError for a run that was left before its end, and for images that are not finite: they would be black."""
+        """Write trace.json and arrays.npz, all or nothing; an older trace at `folder` is replaced, nothing else is."""
         arrays, entries = {}, []
         for n, record in enumerate(self.records):
             arrays |= {f"{n}/frames": record.frames, f"{n}/final": record.final}
@@ -137,18 +133,8 @@ class Trace:
         head = {"timesteps": self.timesteps, "sigmas": self.sigmas, "settings": self.settings, "records": entries}
 
         def write(new: Path) -> None:
-            unfinished = [record.index for record in self.records if record.final is None]
-            if unfinished or not self.records:
-                names = unfinished or self.images
-                raise ValueError(f"the images {names} were not drawn to the end: record a whole run")
-            if self.lost:
-                cure = "lower the strength or set its clip, draw them again"
-                raise ValueError(f"the images {self.lost} are not finite: {cure}")
             (new / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
-            with ZipFile(new / "arrays.npz", "w", ZIP_LZMA) as file:  # np.load reads it; a sixth smaller than deflated
-                for name, values in arrays.items():
-                    with file.open(f"{name}.npy", "w") as entry:
-                        np.lib.format.write_array(entry, np.asanyarray(values), allow_pickle=False)
+            np.savez_compressed(new / "arrays.npz", **arrays)
 
         return replace_folder(folder, write, FILES)
 
@@ -159,8 +145,13 @@ class Trace:
         for name in ("trace.json", "arrays.npz"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}, so it is no trace: make one with sample(..., trace=)")
-        with intact(folder, "delete the folder and make the trace again with sample(..., trace=)"):
+        try:
             return cls._read(folder)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"the trace in {folder} is damaged ({type(error).__name__}: {error!s:.80}): delete the folder and make "
+                "it again with sample(..., trace=)"
+            ) from error
 
     @classmethod
     def _read(cls, folder: Path) -> "Trace":

@@ -7,8 +7,8 @@ A transformer with joint attention (MMDiT, Esser et al. 2024) learns the velocit
 with 10 % of the captions dropped. mini-sd's text encoder, as it stands, plays both CLIP roles of SD3. The third, T5, is
 absent: diffusers then appends `max_sequence_length` rows of zeros to the text. Equal keys can be counted instead of
 repeated (their softmax weights add up), so a training step sees one such row that counts for 256, or none; the trained
-model draws alike with both. Its third tokenizer allows no token, by which `helpers.backbones.mmdit` knows that no row
-is needed. As for the real one, diffusers loads the folder when it is told so (text_encoder_3=None).
+model draws alike with both. As for the real one, diffusers loads the folder when it is told so (text_encoder_3=None,
+tokenizer_3=None).
 
 As in mini-sd's training a linear head, here on the tokens of the last block but one, predicts which object covers a
 cell; it is thrown away.
@@ -142,8 +142,7 @@ def pipeline(model: Denoiser, vae: AutoencoderKL) -> StableDiffusion3Pipeline:
     vae.register_to_config(_name_or_path=None, shift_factor=0.0)  # diffusers would keep the folder it was read from
     net = SD3Transformer2DModel.from_config(model.transformer.config)
     net.load_state_dict(model.transformer.state_dict())
-    encoder, words, none = model.text_encoder, tokenizer(), tokenizer()
-    none.model_max_length = 0
+    encoder, words = model.text_encoder, tokenizer()
     return StableDiffusion3Pipeline(
         transformer=net.eval(),
         scheduler=scheduler(),
@@ -153,5 +152,5 @@ def pipeline(model: Denoiser, vae: AutoencoderKL) -> StableDiffusion3Pipeline:
         text_encoder_2=encoder,
         tokenizer_2=words,
         text_encoder_3=None,
-        tokenizer_3=none,
+        tokenizer_3=None,
     )

@@ -75,20 +75,6 @@ def test_grid_is_the_layers_own_also_of_other_pictures(mini, size):
         assert maps.shape[2:] == (height * width, 77 if site.kind == "cross" else height * width)
 
 
-@pytest.mark.parametrize("given", [{"cells": 8}, {"places": "up"}, {"ranks": [0]}])
-def test_what_chooses_layers_is_a_tuple(given):
-    (name,) = given
-    with pytest.raises(ValueError, match=rf"Layers\({name}=.*: give a tuple, such as {name}="):
-        Layers(**given)
-
-
-@pytest.mark.parametrize("stage", ["scores", "probs"])
-@pytest.mark.parametrize("change", [lambda x, _: None, lambda x, _: x[..., :3]])
-def test_an_edit_of_another_shape_is_named(tiny, stage, change):
-    with pytest.raises(ValueError, match=rf"an edit of the {stage} of .*attn2 returned .*: return \("):
-        predicted(tiny, [], [Edit(Layers(), **{stage: change})], images=1)
-
-
 def test_layers_are_chosen_by_kind_place_rank_and_cells(mini):
     every = sites(mini.denoiser, (16, 16))
     for layers, count in {

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from tiny_pipelines import PIPELINES, clip_tokenizer, tiny_backbone
+from tiny_pipelines import clip_tokenizer, tiny_backbone
 
 from helpers.backbones.load import load_backbone
 from helpers.backbones.tokens import Tokens
-from helpers.guidance.cfg import CFG
 from helpers.paths import ROOT
 from helpers.sampling.loop import sample
 
@@ -69,27 +68,6 @@ def test_runs_are_one_per_sequence():
     assert tiny_backbone("sdxl").tokens.runs("a red car", "red car") == [[2, 3]]
     assert tiny_backbone("sd3_without_t5").tokens.runs("a red car", "red car") == [[2, 3]]
     assert [tiny_backbone(name).tokens.total for name in ("sdxl", "sd3", "sd3_without_t5")] == [77, 333, 333]
-
-
-def test_a_model_that_never_had_t5_gets_no_rows_for_it(tmp_path):
-    pipe = PIPELINES["sd3_without_t5"]()
-    pipe.register_modules(tokenizer_3=clip_tokenizer())
-    pipe.tokenizer_3.model_max_length = 0
-    pipe.save_pretrained(tmp_path)
-    backbone = load_backbone(tmp_path, device="cpu")
-    assert backbone.tokens.total == backbone.encode_text(["a red car"])["tokens"].size(1) == 77
-    ours = sample(backbone, "a red car", [CFG(3.0)], steps=2, progress=False)
-    theirs = backbone.pipe(
-        "a red car",
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        max_sequence_length=0,
-        height=backbone.image_size[0],
-        width=backbone.image_size[1],
-        latents=torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(0)),
-        output_type="pt",
-    )
-    torch.testing.assert_close(ours.images, theirs.images, atol=1e-4, rtol=0)
 
 
 def test_trailing_keys_follow_the_last_word():

@@ -74,15 +74,6 @@ def test_an_inpainting_unet_is_refused_at_load(tmp_path):
         load_backbone(tmp_path, device="cpu")
 
 
-def test_a_model_of_ours_is_known_by_its_name_and_names_its_guides(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.paths.MODELS", tmp_path)
-    monkeypatch.setattr("helpers.backbones.load.MODELS", tmp_path)
-    sd15().save_pretrained(tmp_path / "mine")
-    assert load_backbone("mine", device="cpu").guide("segmenter") == "guide-segmenter"
-    sd15().save_pretrained(tmp_path.parent / "theirs")
-    assert load_backbone(tmp_path.parent / "theirs", device="cpu").guide("segmenter") != "guide-segmenter"
-
-
 @pytest.mark.parametrize("name", ["mini-sd9", "", "no/such/folder", "models"])
 def test_an_unknown_name_lists_the_known(name):
     with pytest.raises(ValueError, match="unknown backbone .*mini-sd, sd15, sd21, sdxl, sd3, a folder"):
@@ -100,23 +91,6 @@ def test_a_device_that_is_not_there_is_refused(folders, device):
 def test_a_dtype_is_one_of_torchs_floats(folders, dtype):
     with pytest.raises(ValueError, match=r"cannot be served: use torch\.float32, torch\.float16 or torch\.bfloat16"):
         load_backbone(folders("sd21"), device="cpu", dtype=dtype)
-
-
-@pytest.mark.parametrize("name", [None, 7, ["mini-sd"]])
-def test_a_name_is_a_text_or_a_path(name):
-    with pytest.raises(ValueError, match="names no backbone: use one of mini-sd, sd15"):
-        load_backbone(name, device="cpu")
-
-
-@pytest.mark.parametrize("name, part", [("sd21", "tokenizer"), ("sd3", "tokenizer_2")])
-def test_a_tokenizer_without_its_files_is_refused(broken, name, part):
-    """The libraries make one that knows no word, or fail with a word of their own."""
-    folder = broken(name)
-    for file in (folder / part).iterdir():
-        if file.name != "tokenizer_config.json":
-            file.unlink()
-    with pytest.raises(ValueError, match="fetch the tokenizer's files again|fetch the model again"):
-        load_backbone(folder, device="cpu")
 
 
 @pytest.mark.parametrize(

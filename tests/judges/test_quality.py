@@ -89,10 +89,6 @@ def test_a_head_is_read_and_one_that_is_not_there_says_how_to_make_it(tmp_path):
     head = Quality.load("clip", path)
     assert (head.clip, head.mean.tolist(), head.spread.tolist()) == ("clip", [1, 2], [2, 1])
     assert (head.weight.tolist(), head.bias) == ([0.5, 0], -1)
-    for damaged in ('{"mean": [1,', "[]", "{}"):
-        path.write_text(damaged)
-        with pytest.raises(ValueError, match="head.json is damaged .*: delete it and run `dvc repro quality`"):
-            Quality.load("clip", path)
 
 
 # --- what it is measured by ------------------------------------------------------------------------------------------

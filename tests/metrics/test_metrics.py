@@ -157,18 +157,6 @@ def test_kernel_distance_by_hand():
     assert distribution.KernelDistance(x, y)(np.ones(2)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_diversity_is_the_mean_distance_of_two_pictures_in_units_of_real_ones():
-    reference = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # of deviation 1: standardising leaves them, sqrt(8) apart
-    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
-    found = distribution.Diversity(x, reference)
-    assert found(np.ones(3)) == pytest.approx(2 / 3 * 5 / 8**0.5, rel=1e-6)
-    assert found(np.array([2, 1, 0])) == pytest.approx(5 / 8**0.5, rel=1e-6), "two copies are no pair"
-    assert distribution.Diversity(reference, reference)(np.ones(2)) == pytest.approx(1)
-    assert distribution.Diversity(x * 0, reference)(np.ones(3)) == 0
-    assert distribution.Diversity(x[:1], reference)(np.ones(1)) == 0, "alone"
-    assert distribution.Diversity(x, reference)(np.array([3, 0, 0])) == 0, "a resample of one picture only"
-
-
 def test_kernel_difference_of_a_set_to_itself_is_zero():
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, 8, generator=g), torch.randn(100, 8, generator=g)

@@ -13,7 +13,7 @@ from helpers.perception.clicks import ClickSegmenter
 from helpers.perception.detector import ZeroShotDetector
 from helpers.perception.features import Features
 from helpers.perception.flow import Flow
-from helpers.perception.loading import chosen, guides, loading, source
+from helpers.perception.loading import guides, loading, source
 from helpers.perception.segmenter import Segmenter
 from helpers.perception.similarity import Similarity
 
@@ -77,31 +77,6 @@ def test_a_folder_without_its_weights_is_refused(name, tmp_path):
     (folder / file).unlink()
     with pytest.raises(ValueError, match=f"the model {folder} cannot be loaded: copy or download it"):
         guide.load(folder)
-
-
-@pytest.mark.parametrize("guide, name", [(Segmenter, "guide-segmenter"), (Similarity, "clip")])
-def test_a_folder_without_its_tokenizer_is_refused(guide, name, tmp_path):
-    folder = shutil.copytree(paths.MODELS / name, tmp_path / name)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=f"the model {folder} cannot be loaded: copy or download it"):
-        guide.load(folder)
-
-
-def test_a_method_looks_through_what_it_was_given():
-    class Backbone:
-        device = "cpu"
-
-        def guide(self, kind):
-            return {"flow": "raft"}[kind]
-
-    def load(name, device):
-        return f"{name} on {device}"
-
-    given = object()
-    assert chosen(given, load, None, "flow") is given
-    assert chosen("sam", load, Backbone(), "flow") == "sam on cpu" == chosen("sam", load, None, "flow")
-    assert chosen(Path("here"), load, Backbone(), "flow") == "here on cpu"
-    assert chosen(None, load, Backbone(), "flow") == "raft on cpu"
 
 
 @pytest.mark.parametrize("name", GUIDES)

@@ -10,7 +10,7 @@ from helpers.benchmarks.miniature import load_cases
 from helpers.experiments.dga import Experiment, guidance_of, watching
 from helpers.params import load
 from helpers.perception.segmenter import Segmenter
-from helpers.pipeline.draw import _together, draw_benchmark
+from helpers.pipeline.draw import draw_benchmark
 
 PARAMS = load(Experiment, "smoke")
 PARAMS = replace(PARAMS, profile=PARAMS.profile.model_copy(update={"steps": 3}))
@@ -53,12 +53,3 @@ def test_pictures_are_equal_however_many_processes_draw(mini, segmenter, threads
 def test_without_a_showcase_there_is_no_trace(mini, segmenter):
     methods = partial(guidance_of, PARAMS, PARAMS.case("none"), segmenter=segmenter)
     assert draw_benchmark(PARAMS, mini, SCENES[:1], methods).trace is None
-
-
-@pytest.mark.parametrize(
-    ("size", "free", "peak", "batches"),
-    [(8, 140_000, 550, 8), (8, 4000, 550, 3), (8, 500, 550, 1), (50, 140_000, 9000, 1), (100, 140_000, 90, 1)],
-)
-def test_a_gpu_draws_as_many_batches_at_once_as_fit(monkeypatch, size, free, peak, batches):
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free * 2**20, 144_000 * 2**20))
-    assert _together(size, peak) == batches

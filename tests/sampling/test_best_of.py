@@ -77,22 +77,6 @@ def test_a_verdict_is_one_number_per_picture(verdicts):
         best_of(pictures, lambda images, rows: verdicts, images=2, tries=2)
 
 
-def test_a_try_that_is_not_finite_is_refused_whatever_the_verdict():
-    def lost(rows, k):
-        drawn = pictures(rows, k).clone()
-        drawn[[row == 0 and k == 0 for row in rows]] = torch.nan
-        return drawn
-
-    def never(images, rows):
-        assert images.isfinite().all(), "a verifier need not bear what is no picture"
-        return torch.zeros(len(rows))
-
-    best = best_of(lost, never, images=2, tries=3)
-    assert best.kept.tolist() == [1, 0] and best.tries.tolist() == [2, 1] and best.images.isfinite().all()
-    with pytest.raises(ValueError, match=r"no try of the pictures \[0\] is finite: lower the strength"):
-        best_of(lost, never, images=2, tries=1)
-
-
 def test_the_worst_loss_decides_as_a_share_of_what_is_accepted():
     losses = {"presence": torch.tensor([0.1, 0.6]), "relation": torch.tensor([1.2, 0.4])}
     torch.testing.assert_close(worst(losses, {"presence": 0.2, "relation": 0.8}), torch.tensor([1.5, 3.0]))

@@ -41,9 +41,3 @@ def test_reads_of_plain_data():
 def test_what_is_no_reading_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         Reads.of(data)
-
-
-@pytest.mark.parametrize("given", [{"cells": 16}, {"places": "up"}, {"cells": [16]}])
-def test_cells_and_places_are_tuples(given):
-    with pytest.raises(ValueError, match="give a tuple"):
-        Reads(**given)
